@@ -1,0 +1,1 @@
+"""Descriptors to scores to a number."""

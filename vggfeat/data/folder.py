@@ -1,0 +1,154 @@
+"""A folder of photos: one sub-folder per class, or flat and without labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from vggfeat.data.split import Dataset, Item, Kind, Part, Split, sorted_items
+from vggfeat.errors import DatasetError, DatasetNotFoundError
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+_PARTS = ("train", "val", "test")
+
+
+def open_folder(root: Path, *, seed: int = 0, stored_ids: Sequence[str] | None = None) -> Dataset:
+    """Open a folder of images.
+
+    Dataset format: `<class>/<image>`; or `train|val|test/<class>/<image>` where the parts are
+    given (without val, 20 % of train become it); or images alone, which have no labels. Without
+    given parts each class is ordered by a hash of seed and id: the first 20 % are test, 20 % of
+    the rest val, at least one image each.
+
+    Args:
+        root: The folder.
+        seed: Enters the hash.
+        stored_ids: The ids of a store that stands in for the images.
+
+    Raises:
+        DatasetNotFoundError: If there is no such folder.
+        DatasetError: If it holds no image, or a class holds fewer than 3.
+    """
+    name = f"folder:{root}"
+    ignored: list[str] = []
+    if stored_ids is not None:
+        items = sorted_items(Item(i, root / i) for i in stored_ids)
+    elif root.is_dir():
+        items = sorted_items(_scan(root, ignored))
+    else:
+        raise DatasetNotFoundError(name, [root], "Check the path.")
+    if not items:
+        raise DatasetError(
+            f"'{root}' holds no image.",
+            f"Expected files ending in {', '.join(sorted(SUFFIXES))}.",
+            "Check the path.",
+        )
+    kind, classes, split = _arrange([item.id for item in items], seed)
+    kept = set(split.ids)
+    return Dataset(
+        name=name,
+        kind=kind,
+        classes=classes,
+        items=tuple(item for item in items if item.id in kept),
+        splits=(split,),
+        ignored=(*sorted(ignored), *(item.id for item in items if item.id not in kept)),
+    )
+
+
+def item_id(relative: Path) -> str:
+    """Return the id of a file: its POSIX relative path, bytes that are not UTF-8 as %XX.
+
+    >>> item_id(Path("cat/tom.jpg"))
+    'cat/tom.jpg'
+    """
+    raw = os.fsencode(relative.as_posix())
+    return raw.decode("utf-8", "surrogateescape").translate(
+        {0xDC00 + byte: f"%{byte:02X}" for byte in range(128, 256)}
+    )
+
+
+def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(folder) / file
+            relative = item_id(path.relative_to(root))
+            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
+                yield Item(relative, path)
+            else:
+                ignored.append(relative)
+
+
+def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Split]:
+    parts = {PurePosixPath(i).parts[0] for i in ids}
+    if {"train", "test"} <= parts <= set(_PARTS):
+        return _arrange_given(ids, seed)
+    labelled = [i for i in ids if "/" in i]
+    if not labelled:
+        nothing = Part(ids=(), labels=np.empty((0, 0), np.int8))
+        everything = Part(ids=tuple(ids), labels=np.empty((len(ids), 0), np.int8))
+        return Kind.UNLABELLED, (), Split(train=nothing, val=nothing, test=everything)
+    chosen: dict[str, list[tuple[str, str]]] = {part: [] for part in _PARTS}
+    classes = _by_class(labelled, depth=0)
+    for name, members in classes.items():
+        if len(members) < 3:
+            raise DatasetError(
+                f"Class {name!r} has {len(members)} images.",
+                "Expected at least 3: one each for train, val and test.",
+                "Add images, or take the folder away.",
+            )
+        order = _hash_order(members, seed)
+        test = max(1, round(0.2 * len(order)))
+        val = max(1, round(0.2 * (len(order) - test)))
+        for part, some in zip(
+            _PARTS, (order[test + val :], order[test : test + val], order[:test]), strict=True
+        ):
+            chosen[part] += [(i, name) for i in some]
+    return Kind.ONE_CLASS, tuple(classes), _split(chosen, tuple(classes))
+
+
+def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Split]:
+    unclassed = [i for i in ids if i.count("/") < 2]
+    if unclassed:
+        raise DatasetError(f"Image {unclassed[0]!r} has no class.", "Expected PART/CLASS/IMAGE.")
+    classes = tuple(_by_class(ids, depth=1))
+    chosen: dict[str, list[tuple[str, str]]] = {part: [] for part in _PARTS}
+    for i in ids:
+        part, name = PurePosixPath(i).parts[:2]
+        chosen[part].append((i, name))
+    if not chosen["val"]:
+        train, chosen["train"] = chosen["train"], []
+        for name, members in _by_class([i for i, _ in train], depth=1).items():
+            order = _hash_order(members, seed)
+            val = max(1, round(0.2 * len(order))) if len(order) > 1 else 0
+            chosen["val"] += [(i, name) for i in order[:val]]
+            chosen["train"] += [(i, name) for i in order[val:]]
+    return Kind.ONE_CLASS, classes, _split(chosen, classes)
+
+
+def _by_class(ids: Iterable[str], depth: int) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {}
+    for i in ids:
+        classes.setdefault(PurePosixPath(i).parts[depth], []).append(i)
+    return dict(sorted(classes.items()))
+
+
+def _hash_order(ids: Iterable[str], seed: int) -> list[str]:
+    return sorted(ids, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+
+
+def _split(chosen: dict[str, list[tuple[str, str]]], classes: tuple[str, ...]) -> Split:
+    return Split(**{part: _part(sorted(rows), classes) for part, rows in chosen.items()})
+
+
+def _part(rows: Sequence[tuple[str, str]], classes: tuple[str, ...]) -> Part:
+    labels = np.full((len(rows), len(classes)), -1, dtype=np.int8)
+    for n, (_, name) in enumerate(rows):
+        labels[n, classes.index(name)] = 1
+    return Part(ids=tuple(i for i, _ in rows), labels=labels)

@@ -1,0 +1,175 @@
+"""The records that leave this room: items, the parts of a split, a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.errors import DatasetError
+
+Labels = npt.NDArray[np.int8]
+
+
+class Kind(StrEnum):
+    """What the labels of an image are."""
+
+    MULTI_LABEL = "multi-label"  # any number of classes: +1, -1, 0 = difficult
+    ONE_CLASS = "one class"  # exactly one class: +1 once, -1 elsewhere
+    UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image, or one box of one.
+
+    Attributes:
+        id: POSIX relative path with extension (VOC: the image id).
+        path: The file.
+        box: (xmin, ymin, xmax, ymax), 1-based inclusive pixels; None for the whole image.
+    """
+
+    id: str
+    path: Path
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The images of train, val or test, in the order of their list.
+
+    Attributes:
+        ids: n item ids, each once.
+        labels: (n, K) int8 in {+1, -1, 0 = difficult}.
+    """
+
+    ids: tuple[str, ...]
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        if len(set(self.ids)) != len(self.ids):
+            seen: set[str] = set()
+            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]  # set.add is None on purpose
+            raise DatasetError(f"Image {twice!r} is listed twice in one list.")
+
+    def head(self, count: int, *, by_class: bool) -> Part:
+        """Return the first `count` images; with `by_class`, round-robin over the classes."""
+        order: Sequence[int] = range(len(self.ids))
+        if by_class:
+            of_class = self.labels.argmax(axis=1) if len(self.ids) else np.zeros(0, int)
+            queues = [np.flatnonzero(of_class == k).tolist() for k in range(self.labels.shape[1])]
+            rounds = zip_longest(*queues)
+            order = [i for round_ in rounds for i in round_ if i is not None]
+        kept = sorted(order[:count])
+        return Part(ids=tuple(self.ids[i] for i in kept), labels=self.labels[kept])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Train, val and test, which share no image."""
+
+    train: Part
+    val: Part
+    test: Part
+
+    def __post_init__(self) -> None:
+        names = ("train", "val", "test")
+        for i, first in enumerate(names):
+            for second in names[i + 1 :]:
+                both = set(getattr(self, first).ids) & set(getattr(self, second).ids)
+                if both:
+                    raise DatasetError(
+                        f"{len(both)} images are in {first} and in {second}, the first is "
+                        f"{min(both)!r}.",
+                        "A score means something only if the parts share no image.",
+                        "Mend the lists.",
+                    )
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all parts, sorted."""
+        return tuple(sorted((*self.train.ids, *self.val.ids, *self.test.ids)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set: its images, its classes and its splits, which share one store.
+
+    Attributes:
+        name: As on the command line.
+        kind: What the labels are.
+        classes: K names, in the order of the label columns.
+        items: Sorted by id.
+        splits: One or more.
+        ignored: Files that were found and are not images.
+    """
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+    splits: tuple[Split, ...]
+    ignored: tuple[str, ...] = ()
+
+    def limited(self, count: int | None) -> Dataset:
+        """Keep `count` images of each part, round-robin over classes where each image has one."""
+        if count is None:
+            return self
+        by_class = self.kind is Kind.ONE_CLASS
+        splits = tuple(
+            Split(
+                train=split.train.head(count, by_class=by_class),
+                val=split.val.head(count, by_class=by_class),
+                test=split.test.head(count, by_class=by_class),
+            )
+            for split in self.splits
+        )
+        kept = {i for split in splits for i in split.ids}
+        return replace(
+            self, splits=splits, items=tuple(item for item in self.items if item.id in kept)
+        )
+
+
+def sorted_items(items: Iterable[Item]) -> tuple[Item, ...]:
+    """Sort items by id, and check that no id occurs twice."""
+    result = tuple(sorted(items, key=lambda item: item.id))
+    for first, second in zip(result, result[1:], strict=False):
+        if first.id == second.id:
+            raise DatasetError(f"'{first.path}' and '{second.path}' have the same id {first.id!r}.")
+    return result
+
+
+def manifest_digest(items: Sequence[Item], digests: Iterable[str]) -> str:
+    """Return the SHA-256 over (id, bytes, box) of every item.
+
+    Args:
+        items: n items.
+        digests: The SHA-256 of each one's file.
+    """
+    total = hashlib.sha256()
+    for item, digest in zip(items, digests, strict=True):
+        total.update(json.dumps([item.id, digest, item.box]).encode() + b"\n")
+    return total.hexdigest()
+
+
+def slug(name: str) -> str:
+    """Return a data set's name for use in file names, [a-z0-9-].
+
+    >>> slug("voc2007")
+    'voc2007'
+    >>> slug("folder:/photos/My Cats")
+    'folder-my-cats-55349d'
+    """
+    kind, _, path = name.partition(":")
+    if not path:
+        return kind
+    last = re.sub(r"[^a-z0-9]+", "-", Path(path).name.lower()).strip("-")
+    return "-".join(filter(None, (kind, last, hashlib.sha256(name.encode()).hexdigest()[:6])))

@@ -1,0 +1,122 @@
+"""SHA-256 of files, remembered by path, size, times and inode, so that nothing is hashed twice."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+_TABLE = """CREATE TABLE IF NOT EXISTS digest
+    (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, sha256 TEXT)
+"""
+_BATCH = 500  # files per transaction
+UNREADABLE = "0" * 64  # stands for the digest of a file that cannot be read
+
+
+def user_cache() -> Path:
+    """Return the folder for what may be deleted at any time (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vggfeat"
+
+
+def sha256_of(path: Path, *, fresh: bool = False) -> str:
+    """Return the SHA-256 of one file, 64 hexadecimal digits.
+
+    Args:
+        path: The file.
+        fresh: Hash it even if it looks unchanged.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    digest = next(sha256_of_each([path], fresh=fresh))
+    if digest == UNREADABLE:
+        path.open("rb").close()
+        raise IsADirectoryError(path)
+    return digest
+
+
+def sha256_of_each(paths: Iterable[Path], *, fresh: bool = False) -> Iterator[str]:
+    """Yield the SHA-256 of each file, in order; memory does not grow with their number.
+
+    Args:
+        paths: The files.
+        fresh: Hash them even if they look unchanged.
+
+    Yields:
+        64 hexadecimal digits each; `UNREADABLE` for a file that cannot be read.
+    """
+    rest = iter(paths)
+    with closing(_connect()) as known, ThreadPoolExecutor() as pool:
+        while batch := list(islice(rest, _BATCH)):
+            keys = [_key(path) for path in batch]
+            found = [None if fresh or key is None else _look_up(known, key) for key in keys]
+            absent = [i for i, digest in enumerate(found) if digest is None]
+            hashed = dict(zip(absent, pool.map(_hash, [batch[i] for i in absent]), strict=True))
+            sound = [i for i, digest in hashed.items() if digest != UNREADABLE]
+            _remember(known, [(*key, hashed[i]) for i in sound if (key := keys[i]) is not None])
+            yield from (digest or hashed[i] for i, digest in enumerate(found))
+
+
+_Key = tuple[str, int, int, int, int]
+
+
+def _key(path: Path) -> _Key | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    # File names need not be valid UTF-8, the text of a database must be.
+    name = os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+    return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
+
+
+def _hash(path: Path) -> str:
+    try:
+        if not path.is_file():  # a pipe would block for ever
+            return UNREADABLE
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return UNREADABLE
+
+
+def _connect() -> sqlite3.Connection:
+    """Open the memory, or a forgetful one where none can be kept: it only saves time."""
+    try:
+        user_cache().mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(user_cache() / "digests.sqlite", timeout=10)
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(_TABLE)
+    except (OSError, sqlite3.Error) as error:
+        _log.debug("digests are not remembered: %s", error)
+        connection = sqlite3.connect(":memory:")
+        connection.execute(_TABLE)
+    return connection
+
+
+def _look_up(known: sqlite3.Connection, key: _Key) -> str | None:
+    try:
+        row = known.execute(
+            "SELECT sha256 FROM digest WHERE path=? AND size=? AND mtime=? AND ctime=? AND inode=?",
+            key,
+        ).fetchone()
+    except sqlite3.Error as error:
+        _log.debug("a digest could not be looked up: %s", error)
+        return None
+    return str(row[0]) if row else None
+
+
+def _remember(known: sqlite3.Connection, rows: list[tuple[object, ...]]) -> None:
+    try:
+        with known:
+            known.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?, ?, ?)", rows)
+    except sqlite3.Error as error:
+        _log.debug("digests are not remembered: %s", error)

@@ -1,0 +1,1 @@
+"""Images to descriptors: decode, rescale, batch, dense forward, pool, mirror."""

@@ -1,0 +1,206 @@
+"""From a file's bytes to RGB pixels at every scale. Nothing here knows of nets."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import warnings
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+from PIL import Image, ImageOps
+
+from vggfeat.data.split import Item
+from vggfeat.errors import ImageReadError
+
+Pixels = npt.NDArray[np.uint8]
+Interpolation = Literal["bilinear", "bicubic"]
+
+MAX_PIXELS = 178_000_000  # decoded, about 0.5 GB; Pillow's own limit for a decompression bomb
+MAX_ASPECT = 4  # beyond it the longer side is cropped: 3000×1 would become 768,000 pixels wide
+DECODER = f"pillow-{PIL.__version__.split('.')[0]}"
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO")
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ORIENTATION = 0x0112  # the EXIF tag
+_T = TypeVar("_T")
+
+# MAX_PIXELS is checked by us, for every image; Pillow's warning at half of it would only be noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_size(item: Item) -> tuple[int, int]:
+    """Read the (H, W) that `decode` will give, from the header alone.
+
+    Raises:
+        ImageReadError: If the file is no image, or a larger one than MAX_PIXELS.
+    """
+
+    def size(image: Image.Image) -> tuple[int, int]:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
+        return (width, height) if turned else (height, width)
+
+    height, width = _with_image(item, None, size)
+    if item.box is not None:
+        left, top, right, bottom = _inside(item, height, width)
+        return bottom - top, right - left
+    return height, width
+
+
+def read_bytes(item: Item) -> bytes:
+    """Read an image's file.
+
+    Raises:
+        ImageReadError: If it is no regular file or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(item.path.stat().st_mode):  # a pipe would block for ever
+            raise ImageReadError(item.id, "it is no regular file")
+        return item.path.read_bytes()
+    except ImageReadError:
+        raise
+    except OSError as error:
+        raise ImageReadError(item.id, error.strerror or str(error)) from error
+
+
+def sha256(data: bytes) -> npt.NDArray[np.uint8]:
+    """Return the digest of a file's bytes, (32,) uint8."""
+    return np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+
+
+def decode(item: Item, data: bytes) -> Pixels:
+    """Decode an image to RGB.
+
+    EXIF orientation is applied, grey replicated, alpha composed on black, CMYK converted, 16 bits
+    scaled down to 8; of an animation the first frame is taken; a box is cut out.
+
+    Args:
+        item: Where the bytes come from.
+        data: The file's bytes.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageReadError: If the bytes are no image, cut short, or a larger one than MAX_PIXELS.
+    """
+    pixels = _with_image(item, data, lambda image: np.asarray(_as_rgb(image)))
+    if item.box is not None:
+        left, top, right, bottom = _inside(item, *pixels.shape[:2])
+        pixels = pixels[top:bottom, left:right]
+    return pixels
+
+
+def cropped(height: int, width: int) -> tuple[int, int]:
+    """Return the size that is left of an image whose aspect is capped at MAX_ASPECT.
+
+    >>> cropped(3000, 100), cropped(375, 500)
+    ((400, 100), (375, 500))
+    """
+    shorter = min(height, width)
+    return min(height, MAX_ASPECT * shorter), min(width, MAX_ASPECT * shorter)
+
+
+def crop_extreme(pixels: Pixels) -> Pixels:
+    """Crop an image centrally to at most 4:1 (see MAX_ASPECT).
+
+    Args:
+        pixels: (H, W, 3) uint8.
+
+    Returns:
+        (H', W', 3) uint8, a view.
+    """
+    height, width = cropped(*pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width]
+
+
+def rescaled_size(height: int, width: int, q: int) -> tuple[int, int]:
+    """Return the size after `rescale`: the shorter side is exactly `q`.
+
+    >>> rescaled_size(375, 500, 256), rescaled_size(500, 333, 384)
+    ((256, 341), (577, 384))
+    """
+    longer, shorter = max(height, width), min(height, width)
+    other = (2 * longer * q + shorter) // (2 * shorter)  # floor(longer·Q/shorter + 0.5), exactly
+    return (q, other) if height <= width else (other, q)
+
+
+def rescale(pixels: Pixels, q: int, interpolation: Interpolation = "bilinear") -> Pixels:
+    """Rescale an image isotropically so that its shorter side is `q` pixels.
+
+    Follows Simonyan & Zisserman 2015, Sect. 3.2 (test scale Q).
+    Deviates: antialiased bilinear by default; the paper does not name its filter.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        q: Target shorter side, pixels; may be larger than the image.
+        interpolation: The filter; both are antialiased.
+
+    Returns:
+        (H', W', 3) uint8, RGB, with min(H', W') == q, the longer side rounded to nearest.
+    """
+    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], q)
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((width, height), _FILTERS[interpolation]))
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits, or 16 bits in an integer of 32
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        message = "it has floating-point pixels, whose range is not known"
+        raise ValueError(message)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image.convert("RGB")
+
+
+def _with_image(item: Item, data: bytes | None, use: Callable[[Image.Image], _T]) -> _T:
+    """Open an image, check its size and hand it to `use`; any failure is an ImageReadError."""
+    try:
+        if data is None and not stat.S_ISREG(item.path.stat().st_mode):
+            raise ImageReadError(item.id, "it is no regular file")
+        source = item.path if data is None else io.BytesIO(data)
+        with Image.open(source, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return use(image)
+    except ImageReadError:
+        raise
+    except Image.DecompressionBombError:
+        reason = f"its header claims more than {MAX_PIXELS // 10**6} megapixels"
+        raise ImageReadError(item.id, reason) from None
+    except PIL.UnidentifiedImageError:
+        reason = "it is empty" if _is_empty(item, data) else "it is no image of a known format"
+        raise ImageReadError(item.id, reason) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise nearly anything when the bytes are wrong
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageReadError(item.id, reason) from error
+
+
+def _is_empty(item: Item, data: bytes | None) -> bool:
+    return not data if data is not None else item.path.stat().st_size == 0
+
+
+def _inside(item: Item, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return a box as 0-based half-open pixels, cut at the image's border."""
+    xmin, ymin, xmax, ymax = item.box or (1, 1, width, height)
+    left, top = max(xmin - 1, 0), max(ymin - 1, 0)
+    right, bottom = min(xmax, width), min(ymax, height)
+    if left >= right or top >= bottom:
+        raise ImageReadError(item.id, f"its box {item.box} lies outside the image")
+    return left, top, right, bottom

@@ -1,0 +1,142 @@
+"""A VGG net in its dense form: every layer a convolution, any image size (Sect. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vggfeat.errors import MapTooSmallError
+from vggfeat.nets.architectures import WINDOW, Architecture, Tap, pool5_size
+from vggfeat.nets.weights import WeightProfile
+
+
+class DenseVgg(nn.Module):
+    """Uint8 RGB images in, the feature map of one layer, or its global average, out.
+
+    fc6 is a valid 7×7 convolution and fc7 a 1×1 convolution (Simonyan & Zisserman 2015,
+    Sect. 3.2); the preprocessing of the weight file is part of the net, so that the two cannot be
+    mixed up.
+
+    Args:
+        architecture: Which net.
+        tensors: "conv1_1.weight" (out, in, kernel, kernel), "conv1_1.bias" (out,), ... up to the
+            tap at least, with conv1_1 reading RGB.
+        profile: What the weights were trained with.
+        tap: The layer that is returned; "fc7" is after its ReLU, "fc7-linear" before.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        tensors: Mapping[str, Tensor],
+        profile: WeightProfile,
+        tap: Tap = "fc7",
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.profile = profile
+        self.tap = tap
+        self.convolutions = nn.ModuleDict()
+        for layer in architecture.layers():
+            if layer.name not in _layers_up_to(tap) and not layer.name.startswith("conv"):
+                continue
+            out, channels, kernel, _ = layer.shape
+            padding = 1 if layer.name.startswith("conv") else 0
+            with torch.device("meta"):
+                convolution = nn.Conv2d(channels, out, kernel, padding=padding)
+            convolution.weight = nn.Parameter(tensors[f"{layer.name}.weight"], requires_grad=False)
+            convolution.bias = nn.Parameter(tensors[f"{layer.name}.bias"], requires_grad=False)
+            self.convolutions[layer.name] = convolution
+        self.register_buffer("mean", torch.tensor(profile.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(profile.std).view(1, 3, 1, 1))
+        self.eval()
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Turn pixels into what conv1_1 reads.
+
+        Args:
+            images: (b, H, W, 3) uint8, RGB.
+
+        Returns:
+            (b, 3, H, W) of the net's own float type.
+        """
+        pixels = images.to(self.mean.device).permute(0, 3, 1, 2).to(self.mean.dtype)
+        if self.profile.unit_range:
+            pixels = pixels / 255
+        return ((pixels - self.mean) / self.std).contiguous()
+
+    def activations(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield (layer name, map) for every layer up to the tap, rectified where the net does so.
+
+        Args:
+            x: (b, 3, H, W), as from `normalised`.
+
+        Raises:
+            MapTooSmallError: If pool5 has fewer than 7×7 cells and the tap lies behind it.
+        """
+        height, width = x.shape[-2:]
+        for number, block in enumerate(self.architecture.blocks, 1):
+            for index in range(1, len(block) + 1):
+                name = f"conv{number}_{index}"
+                x = functional.relu_(self.convolutions[name](x))
+                yield name, x
+            x = functional.max_pool2d(x, 2, ceil_mode=self.profile.ceil_mode)
+            yield f"pool{number}", x
+        if self.tap == "pool5":
+            return
+        if min(x.shape[-2:]) < WINDOW:
+            raise MapTooSmallError(height, width, (x.shape[-2], x.shape[-1]))
+        x = functional.relu_(self.convolutions["fc6"](x))
+        yield "fc6", x
+        if self.tap == "fc6":
+            return
+        x = self.convolutions["fc7"](x)
+        yield self.tap, functional.relu_(x) if self.tap == "fc7" else x
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Return the map of the tap.
+
+        Args:
+            x: (b, 3, H, W), as from `normalised`.
+
+        Returns:
+            (b, D, h, w); h = pool5_size(H) - 6 behind fc6.
+
+        Raises:
+            MapTooSmallError: If pool5 has fewer than 7×7 cells and the tap lies behind it.
+        """
+        for _, activation in self.activations(x):  # noqa: B007  (only the last one is wanted)
+            pass
+        return activation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Describe images by the global average of the tap's map (App. B).
+
+        Args:
+            images: (b, H, W, 3) uint8, RGB, all of one size.
+
+        Returns:
+            (b, D) of the net's own float type, not normalised.
+
+        Raises:
+            MapTooSmallError: If the images are too small.
+        """
+        return self.feature_map(self.normalised(images)).mean(dim=(2, 3))
+
+    def smallest_side(self) -> int:
+        """Return the shortest image side, pixels, that this net and its pools can describe."""
+        need = 1 if self.tap == "pool5" else WINDOW
+        size = 1
+        while pool5_size(size, self.profile.ceil_mode) < need:
+            size += 1
+        return size
+
+
+def _layers_up_to(tap: Tap) -> tuple[str, ...]:
+    return {"pool5": (), "fc6": ("fc6",)}.get(tap, ("fc6", "fc7"))

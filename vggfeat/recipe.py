@@ -1,0 +1,284 @@
+"""A recipe: everything that decides a number. From TOML or options to a frozen, checked record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vggfeat.data import check_name
+from vggfeat.data.split import slug
+from vggfeat.errors import RecipeError, nearest
+from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
+
+Aggregate = Literal["average", "stack", "max"]
+Loss = Literal["hinge", "squared_hinge"]
+Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
+
+_VOC_SCALES = (256, 384, 512, 640, 768)  # Simonyan & Zisserman 2015, App. B
+_CALTECH_SCALES = (256, 384, 512)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Paper(_Record):
+    """The published figure that a recipe stands beside.
+
+    Attributes:
+        table: Number of the paper's table.
+        row: Its row.
+        column: Its column.
+        value: The figure, percent.
+    """
+
+    table: int
+    row: str
+    column: str
+    value: float
+
+
+class Recipe(_Record):
+    """Everything that decides the numbers of one experiment; each default stands here alone.
+
+    Attributes:
+        dataset: "voc2007", "voc:PATH", "folder:PATH".
+        models: One net, or several for late fusion.
+        weights: One for all nets or one each: "oxford", "torchvision", "random:SEED" or a path.
+        profile: Preprocessing of a weight file that the catalogue does not know.
+        scales: S shorter sides Q, pixels; None for the data set's own.
+        mirror: Average with the horizontal flip.
+        interpolation: Filter of the rescaling.
+        tap: The layer that is averaged.
+        precision: Of the forward pass.
+        aggregate: How the scales become one descriptor; None for the data set's own.
+        loss: Of the SVM.
+        grid: Values of C; None for 2^-4 ... 2^7, which grows while the best lies at its edge.
+        choose_c: One C for all classes, or one for each.
+        difficult: Difficult images in training: left out, or negatives.
+        measure: What C is chosen by; None for the data set's own.
+        seed: Of the SVM's coordinate order and of a folder's parts.
+        limit: So many images of each part only.
+        name: Of the result; None for one made from the recipe.
+        paper: The published figure.
+    """
+
+    dataset: str
+    models: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[str, ...] = ("oxford",)
+    profile: Literal["oxford", "torchvision"] | None = None
+    scales: tuple[int, ...] | None = None
+    mirror: bool = True
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    tap: Tap = "fc7"
+    precision: Literal["float32"] = "float32"
+    aggregate: Aggregate | None = None
+    loss: Loss = "hinge"
+    grid: tuple[float, ...] | None = None
+    choose_c: Literal["shared", "per-class"] = "shared"
+    difficult: Literal["ignore", "negative"] = "ignore"
+    measure: Measure | None = None
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    limit: int | None = Field(default=None, ge=1)
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    paper: Paper | None = None
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, value: str) -> str:
+        check_name(value)
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _known_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            architecture(name)
+        return value
+
+    @field_validator("scales")
+    @classmethod
+    def _sound_scales(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or min(value) < SMALLEST_SIDE):
+            raise RecipeError(
+                f"Scale Q = {min(value, default=None)}.",
+                f"Every scale must be at least {SMALLEST_SIDE} pixels: fc6 covers 7×7 cells of 32.",
+                "Choose larger scales, for example --scales 256,384,512.",
+            )
+        if value is not None and len(set(value)) != len(value):
+            raise RecipeError(f"Scales {value}: one occurs twice.")
+        return value
+
+    @field_validator("grid")
+    @classmethod
+    def _sound_grid(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and (not value or not all(0 < c < float("inf") for c in value)):
+            raise RecipeError(f"Grid {value}.", "Every C must be a positive number.")
+        return None if value is None else tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.choose_c == "per-class" and self.measure == "mean_class_recall":
+            raise RecipeError(
+                "choose_c = 'per-class' with measure = 'mean_class_recall'.",
+                "Recall of one class rises as the others' C falls, so no class can choose alone.",
+                "Pass --choose-c shared, or an average precision as --measure.",
+            )
+        if len(self.weights) not in {1, len(self.models)}:
+            raise RecipeError(
+                f"{len(self.weights)} weights for {len(self.models)} models.",
+                "Expected one for all, or one for each.",
+            )
+        return self
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any], source: str) -> Recipe:
+        """Check values and complete them by the data set's defaults.
+
+        Args:
+            values: Field to value; lists may stand for tuples.
+            source: Where they come from, for messages.
+
+        Raises:
+            RecipeError: If a field is unknown or a value cannot be; the nearest is named.
+        """
+        frozen = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        try:
+            return cls(**cls(**frozen)._completed())
+        except ValidationError as error:
+            raise _explained(error, cls, source) from None
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Read a recipe file.
+
+        Args:
+            path: TOML with the fields of this class.
+            overrides: Values that win over the file's.
+
+        Raises:
+            RecipeError: If the file is absent or no TOML, or as in `build`.
+        """
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise RecipeError(f"No recipe '{path}'.", remedy="`ls pipelines` shows ours.") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise RecipeError(f"'{path}' is no TOML file: {error}.") from error
+        return cls.build({**values, **(overrides or {})}, f"'{path}'")
+
+    def weights_of(self, model: str) -> str:
+        """Return the weights of one of the models."""
+        return self.weights[0 if len(self.weights) == 1 else self.models.index(model)]
+
+    def file_name(self) -> str:
+        """Return the stem of the result's file: `name`, or made from data set, models and hash."""
+        if self.name:
+            return self.name
+        return "-".join([slug(self.dataset), *self.models, fingerprint(self.canonical())[:8]])
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what identifies the experiment: every field but its name and the paper's figure."""
+        return self.model_dump(mode="json", exclude={"name", "paper"})
+
+    def _completed(self) -> dict[str, Any]:
+        voc = self.dataset.startswith("voc")
+        own = {
+            "scales": _VOC_SCALES if voc else _CALTECH_SCALES,
+            "aggregate": "average" if voc else "stack",
+            "measure": "voc2007" if voc else "mean_class_recall",
+        }
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return values | {k: v for k, v in own.items() if values[k] is None}
+
+    @property
+    def q(self) -> tuple[int, ...]:
+        """The scales, once completed."""
+        assert self.scales is not None, "build() completes every recipe"
+        return self.scales
+
+
+class Machine(_Record):
+    """Where and on what a recipe runs; nothing here changes a number.
+
+    Attributes:
+        data_root: Where named data sets are looked for.
+        cache: Where stores are kept.
+        results: Where results are written.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        workers: Threads that decode images, and processes that fit; None for one per core.
+        on_error: What an unreadable image does.
+        verify_images: Hash every image again, even one that looks unchanged.
+    """
+
+    data_root: Path = Path("datasets")
+    cache: Path = Path("features")
+    results: Path = Path("results")
+    device: str = "auto"
+    workers: int | None = Field(default=None, ge=1)
+    on_error: Literal["record", "raise"] = "record"
+    verify_images: bool = False
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Machine:
+        """Check values.
+
+        Raises:
+            RecipeError: If one cannot be; the nearest is named.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise _explained(error, cls, "the command line") from None
+
+
+def fingerprint(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a record's canonical JSON: sorted keys, no blanks, no NaN.
+
+    >>> fingerprint({"b": 1, "a": [2]}) == fingerprint({"a": [2], "b": 1})
+    True
+    """
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _explained(error: ValidationError, model: type[BaseModel], source: str) -> RecipeError:
+    """Turn the first complaint of pydantic into ours."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, RecipeError):
+        return cause
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return RecipeError(
+            f"Unknown field {field!r} in {source}.", nearest(field, model.model_fields)
+        )
+    if first["type"] == "missing":
+        return RecipeError(f"{source} says no {field!r}.", remedy=f"Add it (--{_option(field)}).")
+    wrong = f"{field} = {first['input']!r} in {source}."
+    choices = _choices(model, str(first["loc"][0]))
+    if first["type"] == "literal_error" and isinstance(first["input"], str) and choices:
+        return RecipeError(wrong, nearest(first["input"], choices))
+    return RecipeError(wrong, f"{first['msg']}.")
+
+
+def _option(field: str) -> str:
+    return {"models": "model"}.get(field, field).replace("_", "-")
+
+
+def _choices(model: type[BaseModel], field: str) -> list[str]:
+    """List the strings that a field's annotation, a Literal or an optional one, allows."""
+
+    def strings(annotation: object) -> list[str]:
+        found: list[str] = []
+        for part in get_args(annotation):
+            found += [part] if isinstance(part, str) else strings(part)
+        return found
+
+    return strings(model.model_fields[field].annotation) if field in model.model_fields else []

@@ -1,0 +1,206 @@
+"""The result of one experiment, as it stands in `results/<name>.json`; every report is made of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vggfeat.errors import VggfeatError
+from vggfeat.publish import make_folder, publish_bytes
+
+
+class ResultError(VggfeatError, ValueError):
+    """A result file is absent, damaged or in the way."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreUsed(_Record):
+    """The store of one net.
+
+    Attributes:
+        model: The net.
+        weights: "random:0", or the weight file's name.
+        weights_sha256: Its identity.
+        path: Of the HDF5 file.
+        fingerprint: Of recipe, scales and images.
+        row_fingerprint: Of the recipe alone.
+        recipe: What decided each row.
+        images: Rows that the experiment uses.
+        unreadable: How many of them could not be read.
+        zero: How many have a descriptor of norm 0.
+        cropped: How many were cropped to an aspect of 4:1.
+    """
+
+    model: str
+    weights: str
+    weights_sha256: str
+    path: str
+    fingerprint: str
+    row_fingerprint: str
+    recipe: dict[str, Any]
+    images: int
+    unreadable: int
+    zero: int
+    cropped: int
+
+
+class Search(_Record):
+    """How C was chosen; see `vggfeat.classify.svm.CSearch`.
+
+    Attributes:
+        measure: The measure on the validation images.
+        grid: Values of C, ascending.
+        means: The mean over classes for each; None where nothing could be measured.
+        grown: Whether the default grid had to grow.
+        at_edge: Whether a chosen C still lies at its edge.
+        fits: Number of SVMs fitted, the final ones included.
+        not_converged: How many of them did not converge.
+    """
+
+    measure: str
+    grid: tuple[float, ...]
+    means: tuple[float | None, ...]
+    grown: bool
+    at_edge: bool
+    fits: int
+    not_converged: int
+
+
+class Example(_Record):
+    """One test image of a class's ranking.
+
+    Attributes:
+        id: The image.
+        score: Its decision score.
+        label: +1, −1 or 0 = difficult.
+    """
+
+    id: str
+    score: float
+    label: int
+
+
+class ClassResult(_Record):
+    """What came out for one class; None where there is no such number.
+
+    Attributes:
+        name: The class.
+        c: The chosen C.
+        train: Positives in train and val.
+        test: Positives in test.
+        voc2007: 11-point AP, [0, 1].
+        voc2010: AP as the area under the monotone curve, [0, 1].
+        recall: Share of its images that are classified right, where each image has one class.
+        note: Why there is no number.
+        curve: (recall, precision) points of the test ranking, ascending in recall, thinned.
+        best: Best-scored test images.
+        worst: Worst-scored test images among its positives, the worst first.
+    """
+
+    name: str
+    c: float
+    train: int
+    test: int
+    voc2007: float | None
+    voc2010: float | None
+    recall: float | None
+    note: str | None
+    curve: tuple[tuple[float, float], ...]
+    best: tuple[Example, ...]
+    worst: tuple[Example, ...]
+
+
+class Result(_Record):
+    """One experiment.
+
+    Attributes:
+        name: Stem of the file.
+        recipe: The complete recipe.
+        recipe_fingerprint: Of the recipe, the weights and the images.
+        kind: "multi-label" or "one class".
+        sizes: Images in train, val and test.
+        ignored: Files that were found and are not images.
+        stores: One for each net.
+        descriptor_size: Of what the SVM sees.
+        search: How C was chosen.
+        classes: One for each class.
+        means: Of "voc2007" and "voc2010", and "mean_class_recall" where each image has one class.
+        counted: Over how many classes each mean runs.
+        measure: The experiment's own measure.
+        score: Its value, [0, 1].
+        warnings: What a reader must know: substitutes, classes without a number, lost images.
+        seconds: Time of each step.
+        versions: Of Python and the packages.
+    """
+
+    format_version: int = 1
+    name: str
+    recipe: dict[str, Any]
+    recipe_fingerprint: str
+    kind: str
+    sizes: dict[str, int]
+    ignored: int
+    stores: tuple[StoreUsed, ...]
+    descriptor_size: int
+    search: Search
+    classes: tuple[ClassResult, ...]
+    means: dict[str, float | None]
+    counted: dict[str, int]
+    measure: str
+    score: float | None
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+    versions: dict[str, str]
+
+    def write(self, folder: Path) -> Path:
+        """Write `<folder>/<name>.json`.
+
+        Raises:
+            ResultError: If another experiment's result stands there.
+            PublishError: If it cannot be written.
+        """
+        make_folder(folder)
+        path = folder / f"{self.name}.json"
+        check_free(path, self.recipe_fingerprint)
+        publish_bytes(path, self.model_dump_json(indent=1).encode() + b"\n")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Read a result.
+
+        Raises:
+            ResultError: If it is absent or damaged.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ResultError(f"No result '{path}'.", remedy="`vggfeat svm` writes one.") from None
+        except (OSError, ValidationError) as error:
+            raise ResultError(f"'{path}' is no result of vggfeat: {error}.") from error
+
+
+def check_free(path: Path, recipe_fingerprint: str) -> None:
+    """Check that no result of another experiment stands at `path`.
+
+    Raises:
+        ResultError: If one does.
+    """
+    try:
+        other = json.loads(path.read_bytes()).get("recipe_fingerprint")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError) as error:
+        raise ResultError(f"'{path}' is in the way: {error}.", remedy="Pass another --name.") from error
+    if other != recipe_fingerprint:
+        raise ResultError(
+            f"'{path}' is the result of another recipe.",
+            "A result is never overwritten by another recipe's.",
+            "Pass another --name, or remove the file.",
+        )

@@ -1,0 +1,388 @@
+"""Making a store: shards with exclusive records, several writers, one assembly.
+
+The rules, and the measurement behind each, are in docs/design-notes.md. libhdf5 never writes to
+the destination by itself: shards are built in memory, the complete file through callbacks of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.errors import DamagedStoreError, IncompleteStoreError, PublishError
+from vggfeat.publish import make_folder, publish_bytes, publish_new, publishing, sweep
+from vggfeat.rows import Rows
+from vggfeat.store.layout import DESCRIPTORS, PLAN, RECORD, StorePlan, attributes, column, columns
+
+_log = logging.getLogger(__name__)
+
+_CHUNK_ROWS = 64
+_CHUNK_BYTES = 1 << 20  # at least; smaller chunks made writing three times slower
+_SHARDS_PER_FOLDER = 1000
+
+
+def shard_rows(row_seconds: float, row_bytes: int) -> int:
+    """Return how many rows make a shard: about 60 s of work and 64 MB, 8 to 1,024.
+
+    Args:
+        row_seconds: Estimated time for one row.
+        row_bytes: Size of one row.
+    """
+    return int(min(max(8, min(60 / row_seconds, 64e6 / row_bytes)), 1024))
+
+
+class ShardFolder:
+    """A store in the making, possibly by several processes at once.
+
+    Args:
+        folder: `<cache>/<data set>-<model>-<fingerprint[:8]>`.
+        plan: The store's plan; the first process creates it, the others obey what they find.
+
+    Raises:
+        StaleStoreError: If the folder belongs to another store.
+        PublishError: If it cannot be written.
+    """
+
+    def __init__(self, folder: Path, plan: StorePlan) -> None:
+        self.folder = folder
+        self._leases: dict[int, int] = {}
+        make_folder(folder)
+        sweep(folder)
+        publish_new(folder / PLAN, plan.to_json())
+        self.plan = StorePlan.read(folder)
+        plan.check_same_store(self.plan, folder)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the store has its final record."""
+        return (self.folder / RECORD).exists()
+
+    def pending(self) -> list[int]:
+        """Return the shards without a record; none once the store is complete."""
+        missing = [k for k in range(self.plan.shards) if not self._record_path(k).exists()]
+        return [] if self.complete else missing
+
+    def claims(self, stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
+        """Yield pending shards that no living process of this machine has claimed.
+
+        A claim only saves work: it is an advisory lock, which dies with its process. Where two
+        processes compute one shard all the same, the first record wins.
+        """
+        start = random.random()
+        while not stop():
+            free = self.pending()
+            begin = int(start * len(free))
+            claimed = next((k for k in free[begin:] + free[:begin] if self._lease(k)), None)
+            if claimed is None:
+                return
+            yield claimed
+
+    def commit(self, number: int, rows: Rows, notes: Mapping[str, Any]) -> bool:
+        """Write one shard, and its record if nobody has done so before.
+
+        Args:
+            number: Of the shard.
+            rows: Its rows, in the plan's order.
+            notes: For the record: device, versions.
+
+        Returns:
+            Whether this record counts; otherwise another writer was first.
+
+        Raises:
+            PublishError: If it cannot be written; the store is as it was.
+        """
+        content = _shard_content(self.plan, rows)
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._record_path(number).with_name(f"part-{number:06d}-{digest[:16]}.h5")
+        record = {
+            "file": path.name,
+            "bytes": len(content),
+            "sha256": digest,
+            "rows": [self.plan.shard_range(number).start, self.plan.shard_range(number).stop],
+            "errors": rows.errors,
+            **notes,
+        }
+        try:
+            make_folder(path.parent)
+            publish_bytes(path, content)
+            first = publish_new(self._record_path(number), _json(record))
+        except PublishError:
+            if self.complete:  # another writer has assembled the store and removed the shards
+                return False
+            raise
+        finally:
+            self._release(number)
+        _log.info("shard %d of %d committed", number + 1, self.plan.shards)
+        return first
+
+    def assemble(self) -> Path:
+        """Join all shards into the complete file, and remove them; harmless if already done.
+
+        Returns:
+            The path of the complete file.
+
+        Raises:
+            IncompleteStoreError: If a shard has no record.
+            DamagedStoreError: If a shard is not what its record says.
+            PublishError: If the file cannot be written; every shard is kept.
+        """
+        target = self.folder / DESCRIPTORS
+        if not self.complete:
+            _log.info("assembling '%s' from %d shards", target, self.plan.shards)
+            try:
+                self._assemble(target)
+            except DamagedStoreError:
+                if not self.complete:  # else another assembler was first, and removed the shards
+                    raise
+        shutil.rmtree(self.folder / "shards", ignore_errors=True)
+        return target
+
+    def _assemble(self, target: Path) -> None:
+        records = self._records()
+        with publishing(target) as descriptor:
+            _write_complete(descriptor, self.plan, self._verified(records))
+            digest, size = _digest(descriptor)
+        unreadable = {i: reason for record in records for i, reason in record["errors"].items()}
+        record = {
+            "file": target.name,
+            "bytes": size,
+            "sha256": digest,
+            "rows": self.plan.rows,
+            "unreadable": unreadable,
+        }
+        publish_new(self.folder / RECORD, _json(record))
+
+    def _records(self) -> list[dict[str, Any]]:
+        """Read the records of all shards, in order."""
+        if pending := self.pending():
+            raise IncompleteStoreError(
+                f"'{self.folder}' lacks {len(pending)} of {self.plan.shards} shards.",
+                remedy="Run `vggfeat extract` again to resume.",
+            )
+        records = []
+        for number in range(self.plan.shards):
+            path = self._record_path(number)
+            try:
+                record = json.loads(path.read_bytes())
+                record["path"] = path.with_name(record["file"])
+                record["sha256"], record["bytes"], record["errors"].items()  # noqa: B018  (present?)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise _damaged(path, path) from error
+            records.append(record)
+        return records
+
+    def _verified(self, records: Sequence[Mapping[str, Any]]) -> Iterator[h5py.File]:
+        """Yield each shard, opened in memory after its bytes have been checked."""
+        for number, record in enumerate(records):
+            try:
+                content = record["path"].read_bytes()
+            except OSError as error:
+                raise _damaged(record["path"], self._record_path(number)) from error
+            if hashlib.sha256(content).hexdigest() != record["sha256"]:
+                raise _damaged(record["path"], self._record_path(number))
+            with h5py.File(io.BytesIO(content), "r") as shard:
+                yield shard
+
+    def _record_path(self, number: int) -> Path:
+        group = f"{number // _SHARDS_PER_FOLDER:03d}"
+        return self.folder / "shards" / group / f"part-{number:06d}.json"
+
+    def _lease(self, number: int) -> bool:
+        if number in self._leases:
+            return False
+        path = self._record_path(number).with_suffix(".lock")
+        make_folder(path.parent)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise PublishError(path, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except OSError as error:  # a file system without locks: go on, the record decides
+            _log.debug("no lock on '%s': %s", path, error)
+        self._leases[number] = descriptor
+        if self._record_path(number).exists():  # committed between our look and our lock
+            self._release(number)
+            return False
+        return True
+
+    def _release(self, number: int) -> None:
+        descriptor = self._leases.pop(number, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _damaged(path: Path, record: Path) -> DamagedStoreError:
+    return DamagedStoreError(
+        f"Shard '{path}' is damaged: its bytes are not those of its record.",
+        remedy=f"Remove '{record}' and run `vggfeat extract` again: only it is computed anew.",
+    )
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _shard_content(plan: StorePlan, rows: Rows) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, (dtype, _) in columns(plan).items():
+            file.create_dataset(name, data=column(rows, name).astype(dtype), fletcher32=True)
+    return buffer.getvalue()
+
+
+def _write_complete(descriptor: int, plan: StorePlan, shards: Iterator[h5py.File]) -> None:
+    """Write the complete file through `descriptor`, with the memory of a few chunks."""
+    row_bytes = sum(dtype.itemsize * int(np.prod(s, dtype=int)) for dtype, s in columns(plan).values())
+    _reserve(descriptor, plan.rows * row_bytes + (1 << 16))
+    latch = _LatchedFile(descriptor)
+    try:
+        with h5py.File(latch, "w", driver="fileobj") as file:
+            for name, value in attributes(plan).items():
+                file.attrs[name] = value
+            scales = np.array(plan.scales, dtype=np.int32)
+            file.create_dataset("scales", data=scales, fletcher32=True)
+            writers = [
+                _ColumnWriter(file, name, dtype, (plan.rows, *shape))
+                for name, (dtype, shape) in columns(plan).items()
+            ]
+            for shard in shards:
+                for writer in writers:
+                    writer.append(shard[writer.name][:])
+                latch.check()
+            for writer in writers:
+                writer.finish()
+    finally:
+        latch.check()
+
+
+class _ColumnWriter:
+    """Writes one dataset from front to back, whole chunks at a time."""
+
+    def __init__(
+        self, file: h5py.File, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> None:
+        self.name = name
+        row = dtype.itemsize * int(np.prod(shape[1:], dtype=int))
+        self._step = max(1, min(shape[0], max(_CHUNK_ROWS, -(-_CHUNK_BYTES // row))))
+        self._dataset = file.create_dataset(
+            name, shape, dtype, chunks=(self._step, *shape[1:]), fletcher32=True
+        )
+        self._waiting = np.empty((0, *shape[1:]), dtype)
+        self._written = 0
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        self._waiting = np.concatenate([self._waiting, values])
+        self._write(len(self._waiting) // self._step * self._step)
+
+    def finish(self) -> None:
+        self._write(len(self._waiting))
+        if self._written != len(self._dataset):
+            raise DamagedStoreError(f"{self._written} rows of {self.name}, not the plan's.")
+
+    def _write(self, count: int) -> None:
+        if count:
+            self._dataset[self._written : self._written + count] = self._waiting[:count]
+            self._waiting = self._waiting[count:]
+            self._written += count
+
+
+class _LatchedFile:
+    """A file object for h5py that never raises: libhdf5 crashes the process when it does.
+
+    After the first error it only pretends; `check` raises that error.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            self._try(lambda: setattr(self, "_position", os.fstat(self._descriptor).st_size))
+        else:
+            self._position = offset + (self._position if whence == os.SEEK_CUR else 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        view = memoryview(buffer).cast("B")
+        view[:] = bytes(len(view))
+        self._try(lambda: self._read(view))
+        self._position += len(view)
+        return len(view)
+
+    def write(self, data: bytes | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        self._try(lambda: self._write(view))
+        self._position += len(view)
+        return len(view)
+
+    def truncate(self, size: int) -> int:
+        self._try(lambda: os.ftruncate(self._descriptor, size))
+        return size
+
+    def flush(self) -> None:
+        pass
+
+    def _try(self, step: Callable[[], object]) -> None:
+        if self._error is None:
+            try:
+                step()
+            except OSError as error:
+                self._error = error
+
+    def _read(self, view: memoryview) -> None:
+        data = os.pread(self._descriptor, len(view), self._position)
+        view[: len(data)] = data
+
+    def _write(self, view: memoryview) -> None:
+        position = self._position
+        while view:
+            count = os.pwrite(self._descriptor, view, position)
+            position, view = position + count, view[count:]
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Reserve space, so that a full disk is found out before anything is written."""
+    with suppress(AttributeError):  # macOS has no such call
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+
+
+_CANNOT_RESERVE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def _digest(descriptor: int) -> tuple[str, int]:
+    with os.fdopen(os.dup(descriptor), "rb") as stream:
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return digest, stream.tell()
