@@ -137,7 +137,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def _link(temporary: Path, path: Path) -> bool:
     try:
-        os.link(temporary, path)  # noqa: PTH200  (see above)
+        os.link(temporary, path)
     except FileExistsError:
         # Over NFS a repeated request answers EEXIST although the first one succeeded.
         return os.stat(temporary).st_nlink == 2  # noqa: PTH116  (see above)

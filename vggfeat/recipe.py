@@ -150,7 +150,7 @@ class Recipe(_Record):
         """
         frozen = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         try:
-            return cls(**cls(**frozen)._completed())
+            return cls.model_validate(cls.model_validate(frozen)._completed())
         except ValidationError as error:
             raise _explained(error, cls, source) from None
 
@@ -184,7 +184,7 @@ class Recipe(_Record):
         return "-".join([slug(self.dataset), *self.models, fingerprint(self.canonical())[:8]])
 
     def canonical(self) -> dict[str, Any]:
-        """Return what identifies the experiment: every field but its name and the paper's figure."""
+        """Return what identifies the experiment: all but its name and the paper's figure."""
         return self.model_dump(mode="json", exclude={"name", "paper"})
 
     def _completed(self) -> dict[str, Any]:
@@ -233,7 +233,7 @@ class Machine(_Record):
             RecipeError: If one cannot be; the nearest is named.
         """
         try:
-            return cls(**values)
+            return cls.model_validate(dict(values))
         except ValidationError as error:
             raise _explained(error, cls, "the command line") from None
 

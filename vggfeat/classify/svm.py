@@ -217,16 +217,18 @@ class _Fitter:
             self._pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         settings = self._settings
         yield from self._pool(
-            joblib.delayed(_fit_one)(self._x, self._labels[:, k], (k, c), settings.loss, settings.seed)
+            joblib.delayed(_fit_one)(
+                self._x, self._labels[:, k], (k, c), settings.loss, settings.seed
+            )
             for k, c in tasks
         )
 
     def _jobs(self, tasks: int) -> int:
         if self._x.size * tasks < _SMALL:
             return 1
-        nodes = 16 * np.count_nonzero(self._x) + 1  # LIBLINEAR's copy: index and value
+        nodes = 16 * int(np.count_nonzero(self._x)) + 1  # LIBLINEAR's copy: index and value
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return int(max(1, min(self._settings.workers, tasks, free // 2 // nodes)))
+        return max(1, min(self._settings.workers, tasks, free // 2 // nodes))
 
 
 def _fit_one(

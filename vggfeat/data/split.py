@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +141,7 @@ class Dataset:
 def sorted_items(items: Iterable[Item]) -> tuple[Item, ...]:
     """Sort items by id, and check that no id occurs twice."""
     result = tuple(sorted(items, key=lambda item: item.id))
-    for first, second in zip(result, result[1:], strict=False):
+    for first, second in pairwise(result):
         if first.id == second.id:
             raise DatasetError(f"'{first.path}' and '{second.path}' have the same id {first.id!r}.")
     return result

@@ -10,9 +10,10 @@ import numpy as np
 from vggfeat.data.split import Dataset, Item, Kind, Labels, Part, Split, sorted_items
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 
-CLASSES = tuple(
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
-    "person pottedplant sheep sofa train tvmonitor".split()
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
 )
 _PARTS = ("train", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -132,7 +132,9 @@ class Extractor:
                 for row in range(len(task.items))
             }
             rows = [row for row, scales in wanted.items() if scales]
-            sizes = dict(zip(rows, pool.map(self._size, [task.items[r] for r in rows]), strict=True))
+            sizes = dict(
+                zip(rows, pool.map(self._size, [task.items[r] for r in rows]), strict=True)
+            )
             for row, size in sizes.items():
                 if isinstance(size, ImageReadError):
                     shard.unreadable(row, size)
@@ -151,7 +153,11 @@ class Extractor:
                     window,
                     {
                         row: pool.submit(
-                            self._decode, task.items[row], task.sha256[row], sizes[row], wanted[row]
+                            self._decode,
+                            task.items[row],
+                            task.sha256[row],
+                            readable[row],
+                            wanted[row],
                         )
                         for row in window.rows
                     },
@@ -178,7 +184,10 @@ class Extractor:
             return _Decoded({}, self._refused(error))
         pixels = images.crop_extreme(pixels)
         return _Decoded(
-            {s: images.rescale(pixels, self.plan.scales[s], self.plan.interpolation) for s in scales}
+            {
+                s: images.rescale(pixels, self.plan.scales[s], self.plan.interpolation)
+                for s in scales
+            }
         )
 
     def _refused(self, error: ImageReadError) -> ImageReadError:

@@ -64,7 +64,9 @@ def plan_windows(
     }
     # Equal shapes become neighbours, so that a window holds few different ones.
     order = sorted(shapes, key=lambda row: (shapes[row], row))
-    windows, rows, pixels = [], [], 0
+    windows: list[Window] = []
+    rows: list[int] = []
+    pixels = 0
     for row in order:
         cost = sum(height * width for _, height, width in shapes[row])
         if rows and pixels + cost > window_pixels:

@@ -1,4 +1,4 @@
-"""The configurations of Table 1 as data, and what follows from them by arithmetic. No torch here."""
+"""The configurations of Table 1 as data, and what follows by arithmetic. No torch here."""
 
 from __future__ import annotations
 

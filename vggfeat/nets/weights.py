@@ -1,4 +1,4 @@
-"""Weights and the preprocessing that belongs to them: found, identified, read; or drawn at random."""
+"""Weights and the preprocessing that belongs to them: found, identified, read, or drawn."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def weight_folders() -> list[Path]:
 def _he_normal(layer: Layer, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     out, channels, kernel, _ = layer.shape
     key = hashlib.sha256(f"{RANDOM_SCHEME}/{seed}/{layer.name}".encode()).digest()
-    generator = np.random.RandomState(np.frombuffer(key, dtype=">u4").astype(np.uint32))  # noqa: NPY002  (frozen, unlike Generator)
+    generator = np.random.RandomState(np.frombuffer(key, dtype=">u4").astype(np.uint32))
     scale = np.sqrt(2 / (channels * kernel * kernel))
     weight = np.empty(out * channels * kernel * kernel, dtype=np.float32)
     for start in range(0, weight.size, _DRAWN_AT_ONCE):  # the same stream, in bounded memory
@@ -156,7 +156,9 @@ def _he_normal(layer: Layer, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]
 def _random(net: Architecture, seed: int, profile: str | None) -> Weights:
     return Weights(
         origin=f"random:{seed}",
-        sha256=hashlib.sha256(f"vggfeat random weights {RANDOM_SCHEME}/{seed}".encode()).hexdigest(),
+        sha256=hashlib.sha256(
+            f"vggfeat random weights {RANDOM_SCHEME}/{seed}".encode()
+        ).hexdigest(),
         profile=PROFILES[profile or "oxford"],
         load=lambda: random_tensors(net, seed),
     )

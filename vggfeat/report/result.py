@@ -1,4 +1,4 @@
-"""The result of one experiment, as it stands in `results/<name>.json`; every report is made of it."""
+"""The result of one experiment, as in `results/<name>.json`; every report is made of it."""
 
 from __future__ import annotations
 
@@ -197,7 +197,9 @@ def check_free(path: Path, recipe_fingerprint: str) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError, AttributeError) as error:
-        raise ResultError(f"'{path}' is in the way: {error}.", remedy="Pass another --name.") from error
+        raise ResultError(
+            f"'{path}' is in the way: {error}.", remedy="Pass another --name."
+        ) from error
     if other != recipe_fingerprint:
         raise ResultError(
             f"'{path}' is the result of another recipe.",

@@ -180,7 +180,7 @@ class ShardFolder:
             try:
                 record = json.loads(path.read_bytes())
                 record["path"] = path.with_name(record["file"])
-                record["sha256"], record["bytes"], record["errors"].items()  # noqa: B018  (present?)
+                record["sha256"], record["bytes"], record["errors"].items()
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise _damaged(path, path) from error
             records.append(record)
@@ -251,11 +251,13 @@ def _shard_content(plan: StorePlan, rows: Rows) -> bytes:
 
 def _write_complete(descriptor: int, plan: StorePlan, shards: Iterator[h5py.File]) -> None:
     """Write the complete file through `descriptor`, with the memory of a few chunks."""
-    row_bytes = sum(dtype.itemsize * int(np.prod(s, dtype=int)) for dtype, s in columns(plan).values())
+    row_bytes = sum(
+        dtype.itemsize * int(np.prod(s, dtype=int)) for dtype, s in columns(plan).values()
+    )
     _reserve(descriptor, plan.rows * row_bytes + (1 << 16))
     latch = _LatchedFile(descriptor)
     try:
-        with h5py.File(latch, "w", driver="fileobj") as file:
+        with h5py.File(latch, "w") as file:
             for name, value in attributes(plan).items():
                 file.attrs[name] = value
             scales = np.array(plan.scales, dtype=np.int32)
@@ -314,6 +316,7 @@ class _LatchedFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._position = 0
+        self._size = 0  # what has been written, not what has been reserved
         self._error: OSError | None = None
 
     def check(self) -> None:
@@ -321,14 +324,18 @@ class _LatchedFile:
             raise self._error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence == os.SEEK_END:
-            self._try(lambda: setattr(self, "_position", os.fstat(self._descriptor).st_size))
-        else:
-            self._position = offset + (self._position if whence == os.SEEK_CUR else 0)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
         return self._position
 
     def tell(self) -> int:
         return self._position
+
+    def read(self, size: int) -> bytes:
+        """Only its presence matters: h5py tells a file object by it, and calls `readinto`."""
+        buffer = bytearray(size)
+        self.readinto(buffer)
+        return bytes(buffer)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         view = memoryview(buffer).cast("B")
@@ -341,10 +348,12 @@ class _LatchedFile:
         view = memoryview(data).cast("B")
         self._try(lambda: self._write(view))
         self._position += len(view)
+        self._size = max(self._size, self._position)
         return len(view)
 
     def truncate(self, size: int) -> int:
         self._try(lambda: os.ftruncate(self._descriptor, size))
+        self._size = size
         return size
 
     def flush(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.digests import sha256_of
-from vggfeat.errors import DamagedStoreError, IncompleteStoreError, StoreNotFoundError
+from vggfeat.errors import (
+    DamagedStoreError,
+    IncompleteStoreError,
+    StoreError,
+    StoreNotFoundError,
+)
+from vggfeat.publish import publish_new
 from vggfeat.rows import Rows, Status
 from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD
+
+_log = logging.getLogger(__name__)
 
 _COLUMNS = {  # name → (kinds of numpy type, number of axes)
     "image_id": ("S", 1),
@@ -93,7 +102,9 @@ class DescriptorStore:
         if record is not None:
             _check_bytes(path, record, sha256_of(path))
         try:
-            file = h5py.File(path, "r", locking=False)  # it never changes, and NFS often cannot lock
+            file = h5py.File(
+                path, "r", locking=False
+            )  # it never changes, and NFS often cannot lock
         except OSError as error:
             raise _damaged(path, str(error)) from error
         try:
@@ -169,7 +180,7 @@ class DescriptorStore:
         """
         where = self._where(self.ids if ids is None else ids)
         chosen = self._scales(self.scales if scales is None else scales)
-        columns = {
+        columns: dict[str, npt.NDArray[Any]] = {
             "descriptors": np.empty((len(where), len(chosen), self.descriptor_size), np.float32),
             "norms": np.empty((len(where), len(chosen)), np.float32),
             "image_size": np.empty((len(where), 2), np.int32),
@@ -181,7 +192,47 @@ class DescriptorStore:
                 values[rows] = block[:, chosen] if name in {"descriptors", "norms"} else block
         wanted = tuple(self.ids[row] for row in where)
         errors = {i: self.unreadable[i] for i in wanted if i in self.unreadable}
-        return Rows(image_id=wanted, errors=errors, **columns)  # type: ignore[arg-type]  # by name
+        return Rows(image_id=wanted, errors=errors, **columns)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the facts about the store, fit for JSON."""
+        statuses = self.statuses()
+        return {
+            "path": str(self.path),
+            "bytes": "those of the record" if self.verified else "unverified: there is no record",
+            "images": len(self),
+            "scales": self.scales,
+            "descriptor_size": self.descriptor_size,
+            "unreadable": int((statuses == Status.UNREADABLE).sum()),
+            "zero": int((statuses == Status.ZERO).sum()),
+            "fingerprint": self.fingerprint,
+            "row_fingerprint": self.row_fingerprint,
+            "recipe": self.recipe,
+            "created_by": json.loads(self.attribute("created_by")),
+        }
+
+    def image_summary(self, image: str) -> dict[str, Any]:
+        """Return the facts about one image, fit for JSON.
+
+        Raises:
+            IncompleteStoreError: If it is not in the store.
+        """
+        rows = self.read([image])
+        status = Status(int(rows.status[0]))
+        height, width = (int(side) for side in rows.image_size[0])
+        return {
+            "image_id": image,
+            "row": self._row_of[image],
+            "status": status.name.lower(),
+            "reason": rows.errors.get(image, ""),
+            "height": height,
+            "width": width,
+            "sha256": rows.image_sha256[0].tobytes().hex(),
+            "norms": {
+                str(q): None if np.isnan(norm) else float(norm)
+                for q, norm in zip(self.scales, rows.norms[0], strict=True)
+            },
+        }
 
     def verify(self) -> Verification:
         """Hash the file and read every row of it."""
@@ -258,11 +309,45 @@ class DescriptorStore:
             yield positions, dataset[start : start + step][where[positions] - start]
 
 
+def recorded_digest(path: Path) -> str:
+    """Return the SHA-256 that a store's record says, empty if it has none."""
+    return str((_record(path) or {}).get("sha256", ""))
+
+
+def adopt(path: Path, fingerprint: str) -> bool:
+    """Give a sound store that has lost its record a new one.
+
+    Args:
+        path: The HDF5 file.
+        fingerprint: What it is expected to hold.
+
+    Returns:
+        Whether it was sound and the expected one; otherwise it is left as it is.
+    """
+    try:
+        with DescriptorStore.open(path) as store:
+            if store.verified or store.fingerprint != fingerprint or store.verify().faults:
+                return store.verified
+            count = len(store)
+    except StoreError as error:
+        _log.warning("%s", error)
+        return False
+    record = {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+        "rows": count,
+        "unreadable": {},
+    }
+    publish_new(path.with_name(RECORD), json.dumps(record, indent=1, sort_keys=True).encode())
+    return True
+
+
 def _record(path: Path) -> dict[str, Any] | None:
     place = path.with_name(RECORD)
     try:
         record: dict[str, Any] = json.loads(place.read_bytes())
-        record["bytes"], record["sha256"]  # noqa: B018  (present?)
+        record["bytes"], record["sha256"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -296,7 +381,9 @@ def _check_layout(path: Path, file: h5py.File) -> None:
             raise _damaged(path, f"its dataset {name!r} is not that of a store")
     version = file.attrs.get("format_version")
     if version != FORMAT_VERSION:
-        raise _damaged(path, f"its format version is {version}, this program reads {FORMAT_VERSION}")
+        raise _damaged(
+            path, f"its format version is {version}, this program reads {FORMAT_VERSION}"
+        )
 
 
 def _damaged(path: Path, reason: str) -> DamagedStoreError:

@@ -1,0 +1,428 @@
+"""The command line: options → one call → print. Results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vggfeat import __version__
+from vggfeat.errors import RecipeError, VggfeatError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vggfeat.progress import TerminalWatch
+    from vggfeat.recipe import Machine, Recipe
+    from vggfeat.report.result import Result
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--dataset", {"help": "voc2007, voc:PATH or folder:PATH."}),
+    (
+        "--model",
+        {"multiple": True, "metavar": "NAME", "help": "vgg16, vgg19, …; twice is late fusion."},
+    ),
+    (
+        "--weights",
+        {
+            "multiple": True,
+            "metavar": "NAME|PATH",
+            "help": "oxford, torchvision, random:SEED, PATH.",
+        },
+    ),
+    ("--profile", {"help": "Preprocessing of a file of your own: oxford or torchvision."}),
+    ("--scales", {"metavar": "Q,Q,…", "help": "Shorter sides, pixels, for example 256,384,512."}),
+    ("--mirror/--no-mirror", {"default": None, "help": "Average with the horizontal flip."}),
+    ("--interpolation", {"help": "bilinear or bicubic."}),
+    ("--tap", {"help": "fc7, fc7-linear, fc6 or pool5."}),
+    ("--precision", {"help": "float32."}),
+    ("--aggregate", {"help": "Scales to one descriptor: average, stack or max."}),
+    ("--loss", {"help": "hinge or squared_hinge."}),
+    ("--grid", {"metavar": "C,C,…", "help": "Values of C; by default 2^-4 … 2^7, growing."}),
+    ("--choose-c", {"help": "shared by all classes, or per-class."}),
+    ("--difficult", {"help": "Difficult images in training: ignore, or negative."}),
+    ("--measure", {"help": "voc2007, voc2010, sklearn or mean_class_recall."}),
+    ("--seed", {"type": int, "help": "Of the SVM and of a folder's parts."}),
+    ("--limit", {"type": int, "metavar": "N", "help": "N images each of train, val and test."}),
+    ("--name", {"help": "Of the result."}),
+)
+_MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--data-root", {"type": Path, "help": "Where named data sets are."}),
+    ("--cache", {"type": Path, "help": "Where stores are kept."}),
+    ("--results", {"type": Path, "help": "Where results are written."}),
+    ("--device", {"help": "auto, cpu, cuda or cuda:N."}),
+    ("--workers", {"type": int, "help": "Threads that decode, processes that fit."}),
+    ("--on-error", {"help": "An unreadable image: record it, or raise."}),
+    ("--verify-images", {"is_flag": True, "default": None, "help": "Hash every image again."}),
+)
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _options(*groups: tuple[tuple[str, dict[str, Any]], ...]) -> Callable[[_Command], _Command]:
+    """Add options that all stand for fields; their defaults are the records' own."""
+
+    def decorate(command: _Command) -> _Command:
+        for flag, settings in reversed([option for group in groups for option in group]):
+            name = flag.split("/")[0].removeprefix("--").replace("-", "_")
+            envvar = f"VGGFEAT_{name.upper()}"
+            command = click.option(flag, name, envvar=envvar, show_envvar=True, **settings)(command)
+        return command
+
+    return decorate
+
+
+class _Group(click.Group):
+    """Turns our errors into one message and their exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's signature)
+        try:
+            return super().invoke(ctx)
+        except VggfeatError as error:
+            click.echo(f"vggfeat: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vggfeat")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
+def main(quiet: bool) -> None:
+    """Dense multi-scale VGG descriptors, and linear SVMs on top of them.
+
+    \b
+    Example:
+      vggfeat extract --model vgg16 --dataset voc2007
+      vggfeat svm --model vgg16 --dataset voc2007
+    """
+    root = logging.getLogger("vggfeat")
+    root.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not root.handlers:
+        root.addHandler(_StderrHandler())
+
+
+class _StderrHandler(logging.Handler):
+    """Writes lines to the current stderr, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _console().print(
+            self.format(record), markup=False, highlight=False, soft_wrap=True, style=None
+        )
+
+
+@main.command()
+@_options(_RECIPE_OPTIONS, _MACHINE_OPTIONS)
+@click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
+@_AS_JSON
+def extract(dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)
+    """Fill, or resume, the store of descriptors; print its path.
+
+    \b
+    Example:
+      vggfeat extract --model vgg16 --dataset folder:photos --weights random:0
+    """
+    from vggfeat import experiment
+
+    recipe, machine = _recipe(options), _machine(options)
+    if dry_run:
+        _print_estimates([(recipe, machine)], as_json)
+        return
+    paths = [str(path) for path in experiment.extract(recipe, machine, _watch())]
+    click.echo(json.dumps(paths) if as_json else "\n".join(paths))
+
+
+@main.command()
+@_options(_RECIPE_OPTIONS, _MACHINE_OPTIONS)
+@click.option(
+    "--store",
+    "stores",
+    type=Path,
+    multiple=True,
+    help="Use this store; the images need not be there. Once for each model.",
+)
+@_AS_JSON
+def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)
+    """Train and evaluate the SVMs on stored descriptors.
+
+    \b
+    Example:
+      vggfeat svm --model vgg16 --dataset voc2007
+    """
+    from vggfeat import experiment
+
+    values = _given(options, _RECIPE_OPTIONS)
+    if stores:
+        from vggfeat.planning import values_from_stores
+
+        values = values_from_stores(stores, values)
+    recipe, machine = _build(values), _machine(options)
+    evaluation = experiment.evaluate(recipe, machine, _watch(), stores)
+    path = experiment.write(evaluation, machine)
+    _print_result(evaluation.result, path, as_json)
+
+
+@main.command()
+@click.argument("recipes", nargs=-1, required=True, type=Path, metavar="RECIPE.toml...")
+@_options(_RECIPE_OPTIONS, _MACHINE_OPTIONS)
+@click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
+@_AS_JSON
+def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)
+    """Extract, train, evaluate and report, for each recipe; options win over its fields.
+
+    \b
+    Example:
+      vggfeat run pipelines/voc2007-vgg16.toml
+    """
+    from vggfeat import experiment
+    from vggfeat.recipe import Recipe
+
+    machine, watch = _machine(options), _watch()
+    loaded = [Recipe.from_toml(path, _given(options, _RECIPE_OPTIONS)) for path in recipes]
+    if dry_run:
+        _print_estimates([(recipe, machine) for recipe in loaded], as_json)
+        return
+    for recipe in loaded:
+        experiment.extract(recipe, machine, watch)
+        evaluation = experiment.evaluate(recipe, machine, watch)
+        path = experiment.write(evaluation, machine)
+        page = experiment.write_report(evaluation.result, machine)
+        _print_result(evaluation.result, path, as_json)
+        click.echo(f"page: {page}", err=as_json)
+
+
+@main.command()
+@click.argument("name")
+@_options(_MACHINE_OPTIONS)
+def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Write the HTML page of a result; print its path.
+
+    \b
+    Example:
+      vggfeat report voc2007-vgg16
+    """
+    from vggfeat import experiment
+    from vggfeat.report.result import Result
+
+    machine = _machine(options)
+    path = Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
+    click.echo(experiment.write_report(Result.read(path), machine))
+
+
+@main.command()
+@_AS_JSON
+def models(as_json: bool) -> None:
+    """List the nets.
+
+    \b
+    Example:
+      vggfeat models
+    """
+    from vggfeat.nets.architectures import ARCHITECTURES
+
+    rows = [
+        {
+            "name": net.name,
+            "configuration": net.column,
+            "weight_layers": sum(1 for _ in net.layers()),
+            "parameters": net.parameters,
+            "gmac_at_224": round(
+                (net.multiply_adds(224, 224, ceil_mode=False) + 1000 * net.fc) / 1e9, 3
+            ),
+            "descriptor": net.descriptor_size("fc7"),
+            "receptive_field_pool5": net.receptive_field("pool5"),
+            "receptive_field_fc6": net.receptive_field("fc6"),
+        }
+        for net in ARCHITECTURES.values()
+    ]
+    _print_rows(rows, as_json)
+
+
+@main.group()
+def store() -> None:
+    """Look at stores, and check them."""
+
+
+@store.command("info")
+@click.argument("path", type=Path)
+@click.argument("image_id", required=False)
+@_AS_JSON
+def store_info(path: Path, image_id: str | None, as_json: bool) -> None:
+    """Say what a store holds, or what it holds of one image.
+
+    \b
+    Example:
+      vggfeat store info features/voc2007-vgg16-1a2b3c4d 000005
+    """
+    from vggfeat.store.store import DescriptorStore
+
+    with DescriptorStore.open(path) as opened:
+        facts = opened.summary() if image_id is None else opened.image_summary(image_id)
+    _print_facts(facts, as_json)
+
+
+@store.command("verify")
+@click.argument("path", type=Path)
+@_AS_JSON
+def store_verify(path: Path, as_json: bool) -> None:
+    """Hash a store and read it through; exit 1 if it is damaged.
+
+    \b
+    Example:
+      vggfeat store verify features/voc2007-vgg16-1a2b3c4d
+    """
+    from dataclasses import asdict
+
+    from vggfeat.errors import DamagedStoreError
+    from vggfeat.store.store import DescriptorStore
+
+    with DescriptorStore.open(path) as opened:
+        found = opened.verify()
+    if found.faults:
+        raise DamagedStoreError(f"'{path}' is damaged: {' '.join(found.faults)}")
+    _print_facts({"sound": True, **asdict(found)}, as_json)
+
+
+@main.command()
+@_options(_MACHINE_OPTIONS)
+@_AS_JSON
+def doctor(as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Say what works here, what is missing, and what to type.
+
+    \b
+    Example:
+      vggfeat doctor
+    """
+    from vggfeat import doctor as surgery
+
+    rows = [finding.__dict__ for finding in surgery.examine(_machine(options))]
+    _print_rows(rows, as_json)
+
+
+@main.command()
+@click.option(
+    "--folder", type=Path, default=Path("demo"), show_default=True, help="Where everything goes."
+)
+@click.option("--workers", type=int, help="Threads that decode.")
+@_AS_JSON
+def demo(folder: Path, workers: int | None, as_json: bool) -> None:
+    """Run the whole main job on a small generated data set, offline.
+
+    \b
+    Example:
+      vggfeat demo
+    """
+    from vggfeat import demo as show
+
+    outcome = show.run(folder, _watch(), workers)
+    _print_result(outcome.evaluation.result, outcome.result_path, as_json)
+    click.echo(outcome.comparison(), err=as_json)
+
+
+def _given(
+    options: dict[str, Any], group: tuple[tuple[str, dict[str, Any]], ...]
+) -> dict[str, Any]:
+    """Return the fields of a record that were given as options, as the record wants them."""
+    names = {flag.split("/")[0].removeprefix("--").replace("-", "_") for flag, _ in group}
+    values = {k: v for k, v in options.items() if k in names and v is not None and v != ()}
+    for name, kind in (("scales", int), ("grid", float)):
+        if name in values:
+            values[name] = _numbers(values[name], kind, name)
+    if "model" in values:
+        values["models"] = values.pop("model")
+    return values
+
+
+def _numbers(text: str, kind: type[int] | type[float], name: str) -> tuple[float, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise RecipeError(f"--{name} {text!r}.", f"Expected {what}, separated by commas.") from None
+
+
+def _recipe(options: dict[str, Any]) -> Recipe:
+    return _build(_given(options, _RECIPE_OPTIONS))
+
+
+def _build(values: dict[str, Any]) -> Recipe:
+    from vggfeat.recipe import Recipe
+
+    return Recipe.build(values, "the command line")
+
+
+def _machine(options: dict[str, Any]) -> Machine:
+    from vggfeat.recipe import Machine
+
+    return Machine.build(_given(options, _MACHINE_OPTIONS))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(file=sys.stderr)
+
+
+def _watch() -> TerminalWatch:
+    from vggfeat.progress import TerminalWatch
+
+    watch = TerminalWatch(_console())
+    watch.heed_signals()
+    return watch
+
+
+def _print_estimates(jobs: list[tuple[Recipe, Machine]], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from vggfeat.experiment import open_for
+    from vggfeat.planning import estimate, plan_store
+
+    rows = []
+    for recipe, machine in jobs:
+        dataset = open_for(recipe, machine)
+        for model in recipe.models:
+            job = plan_store(recipe, machine, dataset, model, _watch())
+            rows.append(asdict(estimate(recipe, job)))
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo(
+            f"{row['store']}: {row['rows']} images, {row['copied']} of them in other stores, "
+            f"{row['gflop']:,.0f} GFLOP, about {row['seconds']:,.0f} s, "
+            f"{row['disk_bytes'] / 1e6:,.1f} MB of {row['free_bytes'] / 1e6:,.0f} MB free"
+            f"{', complete' if row['complete'] else ''}"
+        )
+
+
+def _print_result(result: Result, path: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(result.model_dump_json())
+        return
+    from vggfeat.report.text import result_text
+
+    click.echo(result_text(result))
+    click.echo(f"written: {path}")
+
+
+def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:18} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    names = list(rows[0])
+    widths = [max(len(name), *(len(str(row[name])) for row in rows)) for name in names]
+    for line in (dict(zip(names, names, strict=True)), *rows):
+        cells = (str(line[n]).ljust(w) for n, w in zip(names, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

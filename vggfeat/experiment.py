@@ -1,0 +1,446 @@
+"""The whole way: a recipe → stores → descriptors → SVMs → a result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.classify.aggregate import aggregate, fuse
+from vggfeat.classify.svm import (
+    DEFAULT_GRID,
+    CSearch,
+    LinearOneVsRest,
+    SvmSettings,
+    choose_c,
+    fit,
+)
+from vggfeat.data import open_dataset
+from vggfeat.data.split import Dataset, Kind, Labels, Part, Split
+from vggfeat.errors import DatasetError, VggfeatError
+from vggfeat.extract.images import MAX_ASPECT
+from vggfeat.planning import StoreJob, find_store, plan_store, tell_near_matches, versions, workers
+from vggfeat.progress import Watch
+from vggfeat.publish import make_folder
+from vggfeat.recipe import Machine, Recipe, fingerprint
+from vggfeat.report.result import ClassResult, Result, Search, StoreUsed, check_free
+from vggfeat.rows import Status
+from vggfeat.scoring import class_results, means, number
+from vggfeat.store.donors import Donors
+from vggfeat.store.layout import DESCRIPTORS
+from vggfeat.store.shards import ShardFolder
+from vggfeat.store.store import DescriptorStore, adopt
+
+if TYPE_CHECKING:
+    from vggfeat.extract.engine import Extractor, ShardTask
+
+_log = logging.getLogger(__name__)
+
+_RESUME = "Run the same command again to resume; every finished shard is kept."
+_NOTHING_WRITTEN = "Nothing was written; run the same command again."
+_READ_AT_ONCE = 512  # rows of a store
+_WAIT = 1.0  # seconds between looks at shards that other processes have claimed
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What the SVM sees of one part.
+
+    Attributes:
+        ids: n images.
+        x: (n, D) float32, rows of norm 1; NaN for an unreadable image.
+        labels: (n, K).
+    """
+
+    ids: tuple[str, ...]
+    x: Floats
+    labels: Labels
+
+    @property
+    def readable(self) -> Sample:
+        """The images that could be read."""
+        rows = ~np.isnan(self.x[:, 0]) if self.x.shape[1] else np.ones(len(self.ids), bool)
+        ids = tuple(i for i, kept in zip(self.ids, rows, strict=True) if kept)
+        return Sample(ids=ids, x=self.x[rows], labels=self.labels[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A result, and the arrays behind it.
+
+    Attributes:
+        result: What is written.
+        classifier: The fitted SVMs.
+        samples: Of train, val and test.
+        scores: (m, K) of the test images; NaN for an unreadable one.
+    """
+
+    result: Result
+    classifier: LinearOneVsRest
+    samples: dict[str, Sample]
+    scores: npt.NDArray[np.float64]
+
+
+def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None = None) -> Dataset:
+    """Open a recipe's data set, limited as it says.
+
+    Args:
+        recipe: Names the data set.
+        machine: Says where data sets are.
+        stored_ids: The ids of a store that stands in for the images.
+    """
+    dataset = open_dataset(
+        recipe.dataset, machine.data_root, seed=recipe.seed, stored_ids=stored_ids
+    )
+    if dataset.ignored:
+        count, first = len(dataset.ignored), dataset.ignored[0]
+        _log.info("%d files are no images and are left out, the first is '%s'", count, first)
+    return dataset.limited(recipe.limit)
+
+
+def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
+    """Make, resume or find the store of each of the recipe's nets.
+
+    Returns:
+        The path of each complete file.
+
+    Raises:
+        Interrupted: If the watch says so; all finished shards are kept.
+        VggfeatError: As the rooms say.
+    """
+    dataset = open_for(recipe, machine)
+    return [
+        _extract(plan_store(recipe, machine, dataset, model, watch), machine, watch)
+        for model in recipe.models
+    ]
+
+
+def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:
+    path = job.folder / DESCRIPTORS
+    lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
+    if not job.complete and not (lost_record and adopt(path, job.plan.fingerprint)):
+        tell_near_matches(job)
+        shards = ShardFolder(job.folder, job.plan)
+        while shards.pending():
+            committed = _fill(job, shards, machine, watch)
+            watch.check(_RESUME)
+            if not committed and shards.pending():
+                time.sleep(_WAIT)  # other processes have claimed what is left
+        path = shards.assemble()
+    with DescriptorStore.open(path) as store:
+        if count := len(store.unreadable):
+            _log.warning(
+                "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
+            )
+    return path
+
+
+def _fill(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) -> int:
+    """Compute and commit every shard that nobody else has claimed; return how many."""
+    claims = shards.claims(lambda: watch.stop_signal() is not None)
+    first = list(islice(claims, 1))
+    if not first:
+        return 0
+    donors = Donors(job.folder, shards.plan)
+    notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
+    waiting = sum(len(shards.plan.shard_range(k)) for k in shards.pending())
+    committed = 0
+    with watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance:
+        advance(shards.plan.rows - waiting)
+        tasks = (_task(job, shards, donors, number) for number in chain(first, claims))
+        for task, rows in _extractor(job, shards, machine, advance).run(tasks):
+            shards.commit(task.number, rows, notes)
+            committed += 1
+            watch.check(_RESUME)
+    return committed
+
+
+def _task(job: StoreJob, shards: ShardFolder, donors: Donors, number: int) -> ShardTask:
+    from vggfeat.extract.engine import ShardTask
+
+    rows = shards.plan.shard_range(number)
+    items, digests = job.items[rows.start : rows.stop], job.digests[rows.start : rows.stop]
+    whole = {i: digests[i] for i, item in enumerate(items) if item.box is None}
+    known, sizes = donors.known(whole, shards.plan.scales)
+    return ShardTask(number=number, items=items, sha256=digests, known=known, known_sizes=sizes)
+
+
+def _extractor(
+    job: StoreJob, shards: ShardFolder, machine: Machine, advance: Callable[[int], None]
+) -> Extractor:
+    from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
+    from vggfeat.nets.architectures import architecture
+    from vggfeat.nets.vgg import DenseVgg
+
+    plan = shards.plan
+    net = DenseVgg(
+        architecture(job.model), job.weights.load(), job.weights.profile, plan.recipe["tap"]
+    )
+    return Extractor(
+        net.to(torch_device(machine.device)),
+        ExtractionPlan(
+            scales=plan.scales,
+            mirror=plan.recipe["mirror"],
+            interpolation=plan.recipe["interpolation"],
+            window_pixels=plan.execution["window_pixels"],
+            batch_pixels=plan.execution["batch_pixels"],
+            threads=plan.execution["threads"],
+        ),
+        workers=workers(machine),
+        on_error=machine.on_error,
+        advance=advance,
+    )
+
+
+def evaluate(
+    recipe: Recipe, machine: Machine, watch: Watch, stores: Sequence[Path] = ()
+) -> Evaluation:
+    """Train and score the SVMs of a recipe; nothing is written.
+
+    Args:
+        recipe: What to do.
+        machine: Where.
+        watch: Told of the progress.
+        stores: One for each net, in place of those that the recipe's images would have; the
+            images need not be on disk then.
+
+    Raises:
+        StoreNotFoundError: If a store is not there.
+        DatasetError: If the data set has no labels, or no image to train with.
+        VggfeatError: As the rooms say.
+    """
+    seconds: dict[str, float] = {}
+    with ExitStack() as opened, _timed(seconds, "read descriptors"):
+        held = [opened.enter_context(DescriptorStore.open(path)) for path in stores]
+        dataset = open_for(recipe, machine, held[0].ids if held else None)
+        if dataset.kind is Kind.UNLABELLED:
+            raise DatasetError(
+                f"{recipe.dataset!r} has no labels.",
+                "An SVM needs one sub-folder per class.",
+                "`vggfeat extract` alone gives its descriptors.",
+            )
+        for model in recipe.models[len(held) :]:
+            job = plan_store(recipe, machine, dataset, model, watch)
+            held.append(opened.enter_context(DescriptorStore.open(find_store(job, recipe))))
+        split = dataset.splits[0]
+        samples = {
+            name: _sample(held, getattr(split, name), recipe) for name in ("train", "val", "test")
+        }
+        used = tuple(_used(store, split, recipe) for store in held)
+    search, classifier, scores = fit_and_score(
+        samples, dataset.classes, recipe, machine, watch, seconds
+    )
+    result = _result(recipe, dataset, used, samples, search, classifier, scores, seconds)
+    return Evaluation(result=result, classifier=classifier, samples=samples, scores=scores)
+
+
+def fit_and_score(
+    samples: dict[str, Sample],
+    classes: Sequence[str],
+    recipe: Recipe,
+    machine: Machine,
+    watch: Watch,
+    seconds: dict[str, float],
+) -> tuple[CSearch, LinearOneVsRest, npt.NDArray[np.float64]]:
+    """Choose C on val, refit on train and val, score test.
+
+    Args:
+        samples: "train", "val" and "test".
+        classes: K names.
+        recipe: Says how.
+        machine: Says with how many processes.
+        watch: Told of the progress; may stop the search.
+        seconds: Gets the time of each step.
+
+    Returns:
+        The search, the classifiers, and (m, K) test scores, NaN for an unreadable image.
+    """
+    settings = SvmSettings(
+        loss=recipe.loss,
+        grid=recipe.grid,
+        choose_c=recipe.choose_c,
+        difficult=recipe.difficult,
+        measure=recipe.measure or "voc2007",
+        seed=recipe.seed,
+        workers=workers(machine),
+    )
+    train, val = samples["train"].readable, samples["val"].readable
+    if not len(train.ids):
+        raise DatasetError("No image to train with: train is empty, or unreadable throughout.")
+    count = len(classes) * len(recipe.grid or DEFAULT_GRID)
+    with _timed(seconds, "choose C"), watch.step("choose C", count, "fits") as advance:
+        search = choose_c(
+            (train.x, train.labels), (val.x, val.labels), settings, _told(watch, advance)
+        )
+    x, labels = np.concatenate([train.x, val.x]), np.concatenate([train.labels, val.labels])
+    with _timed(seconds, "fit"), watch.step("fit", len(classes), "fits") as advance:
+        classifier = fit(x, labels, classes, search.c, settings, _told(watch, advance))
+    with _timed(seconds, "score"):
+        scores = classifier.decision_scores(samples["test"].x)
+    return search, classifier, scores
+
+
+def write(evaluation: Evaluation, machine: Machine) -> Path:
+    """Write a result's JSON, its classifier and its page; return the path of the JSON.
+
+    Raises:
+        ResultError: If another recipe's result has that name.
+        PublishError: If something cannot be written.
+    """
+    result = evaluation.result
+    path = machine.results / f"{result.name}.json"
+    check_free(path, result.recipe_fingerprint)
+    make_folder(machine.results)
+    metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
+    evaluation.classifier.save(path.with_suffix(".safetensors"), metadata)
+    return result.write(machine.results)
+
+
+def write_report(result: Result, machine: Machine) -> Path:
+    """Write the HTML page of a result, with pictures where the images are on disk.
+
+    Raises:
+        PublishError: If it cannot be written.
+    """
+    from vggfeat.report.html import write_page
+
+    path = machine.results / f"{result.name}.html"
+    try:
+        recipe = Recipe.build(result.recipe, f"'{result.name}'")
+        paths = {item.id: item.path for item in open_for(recipe, machine).items}
+    except VggfeatError as error:
+        _log.warning("the page has no pictures: %s", error)
+        paths = {}
+    write_page(result, path, (lambda image: paths[image].read_bytes()) if paths else None)
+    return path
+
+
+def _told(watch: Watch, advance: Callable[[int], None]) -> Callable[[], None]:
+    def tell() -> None:
+        advance(1)
+        watch.check(_NOTHING_WRITTEN)
+
+    return tell
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - begin, 3)
+
+
+def _sample(stores: Sequence[DescriptorStore], part: Part, recipe: Recipe) -> Sample:
+    """Read and aggregate the descriptors of one part, some rows at a time."""
+    width = sum(store.descriptor_size for store in stores)
+    width *= len(recipe.q) if recipe.aggregate == "stack" else 1
+    x = np.empty((len(part.ids), width), dtype=np.float32)
+    for start in range(0, len(part.ids), _READ_AT_ONCE):
+        blocks = []
+        for store in stores:
+            rows = store.read(part.ids[start : start + _READ_AT_ONCE], recipe.q)
+            blocks.append(aggregate(rows.descriptors, rows.norms, recipe.aggregate or "average"))
+        x[start : start + _READ_AT_ONCE] = fuse(blocks)
+    return Sample(ids=part.ids, x=x, labels=part.labels)
+
+
+def _used(store: DescriptorStore, split: Split, recipe: Recipe) -> StoreUsed:
+    held = {i: row for row, i in enumerate(store.ids)}
+    rows = [held[i] for i in split.ids]
+    statuses, sizes = store.statuses()[rows], store.image_sizes()[rows]
+    return StoreUsed(
+        model=store.recipe["net"],
+        weights=json.loads(store.attribute("created_by"))["weights"],
+        weights_sha256=store.recipe["weights_sha256"],
+        path=str(store.path),
+        fingerprint=store.fingerprint,
+        row_fingerprint=store.row_fingerprint,
+        recipe=store.recipe,
+        images=len(rows),
+        unreadable=int((statuses == Status.UNREADABLE).sum()),
+        zero=int((statuses == Status.ZERO).sum()),
+        cropped=int(
+            (sizes.max(axis=1, initial=0) > MAX_ASPECT * sizes.min(axis=1, initial=2**31 - 1)).sum()
+        ),
+    )
+
+
+def _result(
+    recipe: Recipe,
+    dataset: Dataset,
+    stores: tuple[StoreUsed, ...],
+    samples: dict[str, Sample],
+    search: CSearch,
+    classifier: LinearOneVsRest,
+    scores: npt.NDArray[np.float64],
+    seconds: dict[str, float],
+) -> Result:
+    train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
+    test = samples["test"]
+    classes = class_results(
+        dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
+    )
+    values, counted = means(test.labels, scores, dataset.kind)
+    measure = recipe.measure or "voc2007"
+    identity = [recipe.canonical(), [store.fingerprint for store in stores]]
+    return Result(
+        name=recipe.file_name(),
+        recipe=recipe.model_dump(mode="json"),
+        recipe_fingerprint=fingerprint({"experiment": identity}),
+        kind=dataset.kind.value,
+        sizes={part: len(sample.ids) for part, sample in samples.items()},
+        ignored=len(dataset.ignored),
+        stores=stores,
+        descriptor_size=test.x.shape[1],
+        search=Search(
+            measure=measure,
+            grid=search.grid,
+            means=tuple(number(mean) for mean in search.means),
+            grown=search.grown,
+            at_edge=search.at_edge,
+            fits=search.fits + int((~np.isnan(classifier.intercept)).sum()),
+            not_converged=search.not_converged + classifier.not_converged,
+        ),
+        classes=classes,
+        means=values,
+        counted=counted,
+        measure=measure,
+        score=values.get(measure),
+        warnings=_warnings(stores, classes, search),
+        seconds=seconds,
+        versions=versions(),
+    )
+
+
+def _warnings(
+    stores: tuple[StoreUsed, ...], classes: tuple[ClassResult, ...], search: CSearch
+) -> tuple[str, ...]:
+    found = []
+    for store in stores:
+        if store.weights.startswith("random:"):
+            found.append(f"{store.model} has random weights ({store.weights}): a substitute.")
+        elif store.recipe["profile"] != "oxford":
+            found.append(f"{store.model} has {store.recipe['profile']}'s weights: a substitute.")
+        lost = {"unreadable": store.unreadable, "with a descriptor of zero": store.zero}
+        found += [f"{n} images are {what} ({store.model})." for what, n in lost.items() if n]
+        if store.cropped:
+            found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
+    found += [f"{c.name}: {c.note}." for c in classes if c.note]
+    if search.at_edge:
+        found.append("A chosen C lies at the edge of the grid.")
+    if search.not_converged:
+        found.append(
+            f"{search.not_converged} of the SVMs fitted while choosing C did not converge."
+        )
+    return tuple(dict.fromkeys(found))

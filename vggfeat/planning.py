@@ -1,0 +1,324 @@
+"""From a recipe and what is on disk to a decision: which store, and what it lacks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vggfeat import __version__
+from vggfeat.data.split import Dataset, Item, manifest_digest, slug
+from vggfeat.digests import sha256_of_each
+from vggfeat.errors import ImageReadError, StaleStoreError, StoreNotFoundError
+from vggfeat.extract.images import (
+    DECODER,
+    MAX_ASPECT,
+    MAX_PIXELS,
+    cropped,
+    read_size,
+    rescaled_size,
+)
+from vggfeat.nets.architectures import architecture
+from vggfeat.nets.weights import Weights, find_weights
+from vggfeat.progress import Watch
+from vggfeat.recipe import Machine, Recipe, fingerprint
+from vggfeat.store.donors import possible_donors, siblings
+from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
+from vggfeat.store.shards import shard_rows
+from vggfeat.store.store import DescriptorStore
+
+_log = logging.getLogger(__name__)
+
+# Measured on 2 cores, VGG-16 at Q = 768: 1,186 GFLOP in about 5 s; thin nets are bound by memory,
+# which the constant per scale stands for. Only shard sizes and estimates hang on these.
+_FLOPS_PER_THREAD = 120e9
+_FLOPS_PER_GPU = 40e12
+_SECONDS_PER_SCALE = 0.004
+
+_WINDOW_PIXELS = 1 << 24  # 50 MB of uint8, decoded ahead of the net
+_BATCH_PIXELS = 1 << 20  # a pair of 768×1024 goes alone, eight pairs of 256×341 together
+
+_ROW_FIELDS = ("tap", "mirror", "interpolation", "precision")  # of a recipe, kept in a store
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "h5py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreJob:
+    """One store that is to be there: what identifies it, and how to make it.
+
+    Attributes:
+        model: The net.
+        folder: Of the store.
+        plan: Of the store.
+        items: Its n images, sorted by id.
+        digests: SHA-256 of each one's file.
+        weights: Of the net, found and not yet read.
+        row_seconds: A rough estimate for one image.
+    """
+
+    model: str
+    folder: Path
+    plan: StorePlan
+    items: Sequence[Item]
+    digests: Sequence[str]
+    weights: Weights
+    row_seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is there."""
+        return (self.folder / RECORD).exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a job would cost.
+
+    Attributes:
+        store: Where it would stand.
+        rows: Images in the store.
+        copied: How many another store has already, at all scales or some.
+        gflop: Of all forward passes.
+        seconds: A rough guess.
+        disk_bytes: Of the complete store; while it is assembled twice as much.
+        free_bytes: On that disk.
+        complete: Whether nothing is left to do.
+    """
+
+    store: str
+    rows: int
+    copied: int
+    gflop: float
+    seconds: float
+    disk_bytes: int
+    free_bytes: int
+    complete: bool
+
+
+def plan_store(
+    recipe: Recipe, machine: Machine, dataset: Dataset, model: str, watch: Watch
+) -> StoreJob:
+    """Decide which store serves a recipe, and how it would be made.
+
+    Args:
+        recipe: What is wanted.
+        machine: Where.
+        dataset: Opened, and limited as the recipe says.
+        model: Which of the recipe's nets.
+        watch: Told of the hashing.
+
+    Raises:
+        WeightsError: If the weights are absent or unknown.
+    """
+    net = architecture(model)
+    weights = find_weights(net, recipe.weights_of(model), recipe.profile)
+    with watch.step("hash images", len(dataset.items), "images") as advance:
+        digests = []
+        paths = (item.path for item in dataset.items)
+        for digest in sha256_of_each(paths, fresh=machine.verify_images):
+            digests.append(digest)
+            advance(1)
+    row = row_recipe(recipe, model, weights)
+    row_fingerprint = fingerprint(row)
+    manifest = manifest_digest(dataset.items, digests)
+    whole = fingerprint(
+        {"row_fingerprint": row_fingerprint, "scales": recipe.q, "manifest_sha256": manifest}
+    )
+    folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{whole[:8]}"
+    size = net.descriptor_size(recipe.tap)
+    execution = _execution(machine)
+    seconds = _row_seconds(recipe, model, weights, execution)
+    plan = StorePlan(
+        fingerprint=whole,
+        row_fingerprint=row_fingerprint,
+        recipe=row,
+        scales=recipe.q,
+        manifest_sha256=manifest,
+        rows=len(dataset.items),
+        descriptor_size=size,
+        id_bytes=max(len(item.id.encode()) for item in dataset.items),
+        shard_rows=shard_rows(seconds, 4 * size * len(recipe.q)),
+        execution=execution,
+        donors=possible_donors(folder, row_fingerprint),
+        created_by={**versions(), "weights": weights.origin},
+    )
+    return StoreJob(
+        model=model,
+        folder=folder,
+        plan=plan,
+        items=dataset.items,
+        digests=digests,
+        weights=weights,
+        row_seconds=seconds,
+    )
+
+
+def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
+    """Return everything that changes one (image, scale) row of a store."""
+    return {
+        "net": model,
+        "tap": recipe.tap,
+        "weights_sha256": weights.sha256,
+        "profile": weights.profile.name,
+        "mirror": recipe.mirror,
+        "interpolation": recipe.interpolation,
+        "decoder": DECODER,
+        "resampler": DECODER,
+        "max_aspect": MAX_ASPECT,
+        "max_pixels": MAX_PIXELS,
+        "precision": recipe.precision,
+        "format_version": FORMAT_VERSION,
+    }
+
+
+def tell_near_matches(job: StoreJob) -> None:
+    """Log in what the stores of the same images and net, under other settings, differ."""
+    name = job.folder.name.rpartition("-")[0]
+    for folder, plan in siblings(job.folder).items():
+        if folder.name.rpartition("-")[0] == name:
+            _log.info("'%s' is another store: %s", folder, "; ".join(job.plan.differences(plan)))
+
+
+def find_store(job: StoreJob, recipe: Recipe) -> Path:
+    """Return a complete store that serves a recipe: its own, or one with more images or scales.
+
+    Raises:
+        StoreNotFoundError: If there is none, with the command that makes it.
+    """
+    if job.complete:
+        return job.folder / DESCRIPTORS
+    ids = {item.id: digest for item, digest in zip(job.items, job.digests, strict=True)}
+    for folder, plan in siblings(job.folder).items():
+        if plan.row_fingerprint != job.plan.row_fingerprint or not (folder / RECORD).exists():
+            continue
+        if not set(job.plan.scales) <= set(plan.scales):
+            continue
+        with DescriptorStore.open(folder) as store:
+            held = dict(
+                zip(store.ids, (d.tobytes().hex() for d in store.image_digests()), strict=True)
+            )
+        if all(held.get(i) == digest for i, digest in ids.items()):
+            return folder / DESCRIPTORS
+    partial = job.folder.is_dir()
+    raise StoreNotFoundError(
+        f"The store of {recipe.dataset!r} with {job.model!r} is "
+        f"{'not complete' if partial else 'not there'}: '{job.folder}'.",
+        remedy=f"{'Resume' if partial else 'Make'} it with `vggfeat extract` and the same options.",
+    )
+
+
+def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the values of a recipe from stores that are given by their paths.
+
+    Args:
+        paths: One store for each net.
+        values: What was asked for; what was not is taken from the stores.
+
+    Raises:
+        StaleStoreError: If a store is not what was asked for, with the differences.
+    """
+    completed = dict(values)
+    models, origins = [], []
+    for number, path in enumerate(paths):
+        with DescriptorStore.open(path) as store:
+            own = {key: store.recipe[key] for key in _ROW_FIELDS}
+            asked = {key: completed.setdefault(key, value) for key, value in own.items()}
+            own["net"] = store.recipe["net"]
+            asked["net"] = (*completed.get("models", ()), *[own["net"]] * len(paths))[number]
+            differences = [
+                f"{key} {own[key]!r} there, {value!r} asked for"
+                for key, value in asked.items()
+                if own[key] != value
+            ]
+            if differences:
+                raise StaleStoreError(store.path, differences)
+            completed.setdefault("scales", store.scales)
+            models.append(own["net"])
+            origins.append(json.loads(store.attribute("created_by"))["weights"])
+    return {"weights": tuple(origins), **completed, "models": tuple(models)}
+
+
+def estimate(recipe: Recipe, job: StoreJob) -> Estimate:
+    """Say what a job would cost, without doing any of it."""
+    net = architecture(job.model)
+    have = _copied(job)
+    step = max(1, len(job.items) // 500)  # headers of some 500 images stand for all
+    flop = sampled = 0
+    for item in job.items[::step]:
+        try:
+            size = cropped(*read_size(item))
+        except ImageReadError:
+            continue
+        sampled += 1
+        for q in recipe.q:
+            height, width = rescaled_size(*size, q)
+            ceil = job.weights.profile.ceil_mode
+            flop += 2 * net.multiply_adds(height, width, ceil_mode=ceil, tap=recipe.tap)
+    todo = 0 if job.complete else len(job.items) - have
+    passes = (2 if recipe.mirror else 1) * todo / max(sampled, 1)
+    existing = next(p for p in (job.folder, *job.folder.parents) if p.exists())
+    return Estimate(
+        store=str(job.folder / DESCRIPTORS),
+        rows=len(job.items),
+        copied=have,
+        gflop=flop * passes / 1e9,
+        seconds=job.row_seconds * todo,
+        disk_bytes=len(job.items) * (4 * len(recipe.q) * (job.plan.descriptor_size + 1) + 64),
+        free_bytes=shutil.disk_usage(existing).free,
+        complete=job.complete,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number may hang on."""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"vggfeat": __version__, "python": platform.python_version(), **packages}
+
+
+def _copied(job: StoreJob) -> int:
+    held: set[str] = set()
+    for name, _ in job.plan.donors:
+        with DescriptorStore.open(job.folder.parent / name) as store:
+            if set(job.plan.scales) <= set(store.scales):
+                held |= {digest.tobytes().hex() for digest in store.image_digests()}
+    return sum(digest in held for digest in job.digests)
+
+
+def _execution(machine: Machine) -> dict[str, Any]:
+    import torch
+
+    from vggfeat.extract.engine import torch_device
+
+    return {
+        "device": torch_device(machine.device).type,
+        "threads": torch.get_num_threads(),
+        "window_pixels": _WINDOW_PIXELS,
+        "batch_pixels": _BATCH_PIXELS,
+        "processor": platform.machine(),
+    }
+
+
+def _row_seconds(recipe: Recipe, model: str, weights: Weights, execution: dict[str, Any]) -> float:
+    """Estimate the time for one image of 4:3."""
+    ceil = weights.profile.ceil_mode
+    macs = sum(
+        architecture(model).multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=recipe.tap)
+        for q in recipe.q
+    )
+    passes = 2 if recipe.mirror else 1
+    cpu = _FLOPS_PER_THREAD * execution["threads"]
+    rate = _FLOPS_PER_GPU if execution["device"] == "cuda" else cpu
+    return 2 * macs * passes / rate + _SECONDS_PER_SCALE * len(recipe.q)
+
+
+def workers(machine: Machine) -> int:
+    """Return the number of decoding threads and fitting processes."""
+    return machine.workers or len(os.sched_getaffinity(0))

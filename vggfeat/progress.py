@@ -1,0 +1,148 @@
+"""What a long run tells its user, and how the user tells it to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from vggfeat.errors import Interrupted
+
+_log = logging.getLogger(__name__)
+
+_SPEAK_EVERY = 30.0  # seconds between lines where there is no terminal
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+class Watch:
+    """Says nothing and never stops: what a library does by itself."""
+
+    @contextmanager
+    def step(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Yield a function that is to be called with every number of units that are done.
+
+        Args:
+            title: What is being done.
+            total: Number of units.
+            unit: "images", "fits".
+        """
+        yield lambda count: None
+
+    def stop_signal(self) -> int | None:
+        """Return the signal that asks the run to stop at the next good moment."""
+        return None
+
+    def check(self, resume: str) -> None:
+        """Stop here if asked to.
+
+        Args:
+            resume: How to go on, for the message.
+
+        Raises:
+            Interrupted: If a signal has come.
+        """
+        number = self.stop_signal()
+        if number is not None:
+            raise Interrupted(number, resume)
+
+
+class TerminalWatch(Watch):
+    """Shows a bar on stderr, or a line every 30 s where it is no terminal; heeds signals.
+
+    The first SIGINT or SIGTERM only sets a flag: an exception out of a handler may surface inside
+    a callback of libhdf5, and be lost there. The second one ends the process at once.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._signal: int | None = None
+
+    @contextmanager
+    def step(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Show the progress of one step; see `Watch.step`."""
+        if not self.console.is_terminal:
+            yield _Lines(title, total, unit)
+            return
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(unit),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        ) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda count: bar.advance(task, count)
+
+    def stop_signal(self) -> int | None:
+        """Return the first signal that came."""
+        return self._signal
+
+    def heed_signals(self) -> None:
+        """Handle SIGINT and SIGTERM from now on."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            if sys.stderr.isatty():
+                os.write(2, _SHOW_CURSOR)
+            os._exit(128 + number)
+        self._signal = number
+        _log.warning("stopping after what is in work; a second signal stops at once")
+
+
+class _Lines:
+    """Logs a line every 30 s, and one at the end."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._begin = self._spoken = time.monotonic()
+        self._done = 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._spoken < _SPEAK_EVERY and self._done < self._total:
+            return
+        self._spoken = now
+        rate = self._done / max(now - self._begin, 1e-9)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        _log.info(
+            "%s: %d of %d %s, %.1f %s/s, %s left",
+            *(self._title, self._done, self._total, self._unit, rate, self._unit, _clock(left)),
+        )
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Return the speed, as "12.3 images/s"."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

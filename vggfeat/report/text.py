@@ -1,0 +1,46 @@
+"""A result as plain text, for a terminal or a log."""
+
+from __future__ import annotations
+
+from vggfeat.report.result import Result
+
+
+def result_text(result: Result) -> str:
+    """Return the table of classes, the means, the search for C, and what a reader must know."""
+    recall = "mean_class_recall" in result.means
+    width = max(len("mean over classes"), *(len(c.name) for c in result.classes))
+    columns = ["11-point", "area"] + (["recall"] if recall else [])
+    header = f"{'class':{width}}  {'train':>6}  {'test':>6}  {'C':>9}  "
+    lines = [header + "  ".join(f"{name:>8}" for name in columns)]
+    for c in result.classes:
+        values = [c.voc2007, c.voc2010] + ([c.recall] if recall else [])
+        cells = "  ".join(f"{percent(value):>8}" for value in values)
+        lines.append(f"{c.name:{width}}  {c.train:6d}  {c.test:6d}  {c.c:9.4g}  {cells}")
+    values = [result.means[m] for m in ("voc2007", "voc2010")]
+    values += [result.means["mean_class_recall"]] if recall else []
+    cells = "  ".join(f"{percent(value):>8}" for value in values)
+    lines.append(f"{'mean over classes':{width}}  {'':6}  {'':6}  {'':9}  {cells}")
+    lines.append("")
+    counted = result.counted.get(result.measure, 0)
+    lines.append(
+        f"{result.measure} {percent(result.score)} over {counted} of "
+        f"{len(result.classes)} classes; "
+        + ", ".join(f"{part} {count}" for part, count in result.sizes.items())
+        + f" images; descriptors of {result.descriptor_size} numbers"
+    )
+    search = result.search
+    pairs = zip(search.grid, search.means, strict=True)
+    tried = ", ".join(f"{c:.4g}: {percent(mean)}" for c, mean in pairs)
+    lines.append(f"C by {search.measure} on val: {tried}")
+    lines.append(f"{search.fits} fits, {search.not_converged} not converged")
+    lines.append("; ".join(f"{name} {s:.1f} s" for name, s in result.seconds.items()))
+    return "\n".join([*lines, *(f"note: {warning}" for warning in result.warnings)])
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage with two decimals, "–" for none.
+
+    >>> percent(0.893), percent(None)
+    ('89.30', '–')
+    """
+    return "–" if value is None else f"{100 * value:.2f}"

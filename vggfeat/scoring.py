@@ -1,0 +1,128 @@
+"""From test scores and labels to the numbers of a result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.classify.measures import mean_average_precision, mean_class_recall, precision_recall
+from vggfeat.classify.svm import predicted_class
+from vggfeat.data.split import Kind, Labels
+from vggfeat.report.result import ClassResult, Example
+
+Scores = npt.NDArray[np.float64]
+
+_EXAMPLES = 6  # best and worst images kept for each class
+_CURVE_POINTS = 200
+
+
+def class_results(
+    names: Sequence[str],
+    c: Sequence[float],
+    train: Labels,
+    test: tuple[Sequence[str], Labels, Scores],
+    kind: Kind,
+) -> tuple[ClassResult, ...]:
+    """Return what came out for each class.
+
+    Args:
+        names: K classes.
+        c: The chosen C of each.
+        train: (n, K) labels of train and val, without unreadable images.
+        test: m ids, (m, K) labels and (m, K) scores; NaN scores are absent and rank last.
+        kind: Whether each image has one class, so that there is a recall.
+    """
+    ids, labels, scores = test
+    ap2007 = mean_average_precision(scores, labels, measure="voc2007")[1]
+    ap2010 = mean_average_precision(scores, labels, measure="voc2010")[1]
+    predicted = predicted_class(scores)
+    results = []
+    for k, name in enumerate(names):
+        positives = int((train[:, k] > 0).sum()), int((labels[:, k] > 0).sum())
+        own = labels[:, k] > 0
+        recall = (
+            float((predicted[own] == k).mean()) if kind is Kind.ONE_CLASS and own.any() else None
+        )
+        best, worst = _examples(ids, labels[:, k], scores[:, k])
+        results.append(
+            ClassResult(
+                name=name,
+                c=c[k],
+                train=positives[0],
+                test=positives[1],
+                voc2007=number(ap2007[k]),
+                voc2010=number(ap2010[k]),
+                recall=recall,
+                note=_note(positives, scores[:, k]),
+                curve=_curve(scores[:, k], labels[:, k]),
+                best=best,
+                worst=worst,
+            )
+        )
+    return tuple(results)
+
+
+def means(
+    labels: Labels, scores: Scores, kind: Kind
+) -> tuple[dict[str, float | None], dict[str, int]]:
+    """Return the mean of each measure, and over how many classes it runs.
+
+    Args:
+        labels: (m, K) of the test images.
+        scores: (m, K).
+        kind: Whether each image has one class.
+    """
+    values: dict[str, float | None] = {}
+    counted: dict[str, int] = {}
+    for measure in ("voc2007", "voc2010"):
+        mean, each = mean_average_precision(scores, labels, measure=measure)
+        values[measure], counted[measure] = number(mean), int((~np.isnan(each)).sum())
+    if kind is Kind.ONE_CLASS:
+        true = labels.argmax(axis=1)
+        values["mean_class_recall"] = number(mean_class_recall(predicted_class(scores), true))
+        counted["mean_class_recall"] = len(np.unique(true))
+    return values, counted
+
+
+def number(value: float) -> float | None:
+    """Return a number that JSON has: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def _note(positives: tuple[int, int], scores: Scores) -> str | None:
+    if positives[0] == 0:
+        return "no positive in train and val: no classifier, no AP"
+    if positives[1] == 0:
+        return "no positive in test: no AP"
+    if np.isnan(scores).all():
+        return "no negative in train and val: no classifier, no AP"
+    return None
+
+
+def _curve(scores: Scores, labels: Labels) -> tuple[tuple[float, float], ...]:
+    """Return at most some 200 points (recall, precision), those where recall rises."""
+    if np.isnan(scores).all() or not (labels > 0).any():
+        return ()
+    recall, precision = precision_recall(scores, labels)
+    rises = np.flatnonzero(np.diff(recall, prepend=0) > 0)
+    chosen = rises[np.unique(np.linspace(0, len(rises) - 1, _CURVE_POINTS).round().astype(int))]
+    return tuple((float(recall[i]), float(precision[i])) for i in chosen)
+
+
+def _examples(
+    ids: Sequence[str], labels: Labels, scores: Scores
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Return the best-scored images, and the worst-scored positives, the worst first."""
+    order = np.argsort(-scores, kind="stable")
+    order = order[~np.isnan(scores[order])]
+    worst = order[labels[order] > 0][::-1]
+
+    def examples(rows: npt.NDArray[np.int64]) -> tuple[Example, ...]:
+        return tuple(
+            Example(id=ids[i], score=float(scores[i]), label=int(labels[i]))
+            for i in rows[:_EXAMPLES]
+        )
+
+    return examples(order), examples(worst)

@@ -1,0 +1,98 @@
+"""Rows that another store has already: same images, same recipe of a row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.errors import StoreError
+from vggfeat.rows import Status
+from vggfeat.store.layout import DESCRIPTORS, RECORD, StorePlan
+from vggfeat.store.store import DescriptorStore, recorded_digest
+
+_log = logging.getLogger(__name__)
+
+Known = dict[int, dict[int, tuple[npt.NDArray[np.float32], float]]]
+
+
+def siblings(folder: Path) -> dict[Path, StorePlan]:
+    """Return the plans of all other stores beside `folder`, complete or not."""
+    found = {}
+    for path in sorted(folder.parent.glob("*/plan.json")):
+        if path.parent != folder:
+            try:
+                found[path.parent] = StorePlan.read(path.parent)
+            except (OSError, StoreError) as error:
+                _log.debug("not considered: %s", error)
+    return found
+
+
+def possible_donors(folder: Path, row_fingerprint: str) -> tuple[tuple[str, str], ...]:
+    """List the complete stores beside `folder` whose rows have the same fingerprint.
+
+    Returns:
+        (path relative to the folder's parent, SHA-256) of each.
+    """
+    return tuple(
+        (f"{place.name}/{DESCRIPTORS}", recorded_digest(place / DESCRIPTORS))
+        for place, plan in siblings(folder).items()
+        if plan.row_fingerprint == row_fingerprint and (place / RECORD).exists()
+    )
+
+
+class Donors:
+    """The donors of a store's plan, open for reading.
+
+    Args:
+        folder: The store in the making.
+        plan: Its plan, which fixes the donors so that every writer copies the same rows.
+    """
+
+    def __init__(self, folder: Path, plan: StorePlan) -> None:
+        self.missing: list[str] = []
+        self._where: dict[bytes, tuple[DescriptorStore, str]] = {}
+        for name, digest in plan.donors:
+            try:
+                path = folder.parent / name
+                store = DescriptorStore.open(path)
+                if recorded_digest(path) != digest:
+                    raise StoreError(f"'{path}' is another file by now.")
+            except (OSError, StoreError) as error:
+                _log.warning("rows cannot be copied: %s", error)
+                self.missing.append(name)
+                continue
+            usable = store.statuses() != Status.UNREADABLE
+            for image, sha256, sound in zip(store.ids, store.image_digests(), usable, strict=True):
+                if sound:
+                    self._where.setdefault(sha256.tobytes(), (store, image))
+
+    def known(
+        self, sha256: Mapping[int, str], scales: Sequence[int]
+    ) -> tuple[Known, dict[int, tuple[int, int]]]:
+        """Return what need not be computed.
+
+        Args:
+            sha256: Row to the digest of its image's file.
+            scales: S scales, pixels.
+
+        Returns:
+            Row to {scale index: (descriptor (D,), norm)}, and row to (H, W).
+        """
+        known: Known = {}
+        sizes: dict[int, tuple[int, int]] = {}
+        for row, digest in sha256.items():
+            store, image = self._where.get(bytes.fromhex(digest), (None, ""))
+            shared = [q for q in scales if store is not None and q in store.scales]
+            if store is None or not shared:
+                continue
+            rows = store.read([image], shared)
+            known[row] = {
+                scales.index(q): (rows.descriptors[0, i], float(rows.norms[0, i]))
+                for i, q in enumerate(shared)
+            }
+            sizes[row] = (int(rows.image_size[0, 0]), int(rows.image_size[0, 1]))
+        return known, sizes
