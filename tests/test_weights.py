@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vggfeat.errors import WeightsError
+from vggfeat.nets import weights as weights_module
+from vggfeat.nets.architectures import ARCHITECTURES
+from vggfeat.nets.weights import find_weights, random_tensors
+
+THIN = ARCHITECTURES["vgg16-thin"]
+GOLDEN = "dab2b6e088a70e37a737c45bc4a6e7defa3d587247fc508ad4cb144e06e6b005"  # of random:0, scheme 1
+# torchvision's numbering of the 13 convolutions of configuration D
+NAMES = dict(
+    zip(
+        (layer.name for layer in THIN.layers()),
+        [f"features.{i}" for i in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)]
+        + ["classifier.0", "classifier.3", "classifier.6"],
+        strict=True,
+    )
+)
+
+
+def torchvision_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    state = {}
+    for name, tensor in tensors.items():
+        layer, _, kind = name.partition(".")
+        flat = layer.startswith("fc") and kind == "weight"
+        state[f"{NAMES[layer]}.{kind}"] = (tensor.flatten(1) if flat else tensor).contiguous()
+    return state
+
+
+def test_random_weights_are_the_same_for_ever() -> None:
+    digest = hashlib.sha256()
+    for name, tensor in random_tensors(THIN, 0).items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    assert digest.hexdigest() == GOLDEN
+
+
+def test_random_weights_are_he_initialised() -> None:
+    tensors = random_tensors(ARCHITECTURES["vgg19-thin"], 3)
+    fc6 = tensors["fc6.weight"]
+    assert float(fc6.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(fc6.var()) * 64 * 49 == pytest.approx(2, rel=0.01)
+    assert not torch.equal(tensors["conv5_3.weight"], tensors["conv5_4.weight"])
+
+
+def test_seed_and_net_decide_the_identity() -> None:
+    first, second = (find_weights(THIN, f"random:{seed}") for seed in (0, 1))
+    assert first.sha256 != second.sha256
+    assert first.profile.name == "oxford"
+    assert find_weights(THIN, "random:0", "torchvision").profile.name == "torchvision"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("profile", ["oxford", "torchvision"])
+def test_a_file_in_torchvisions_layout_is_read_bit_for_bit(
+    tmp_path: Path, suffix: str, profile: str
+) -> None:
+    tensors = random_tensors(THIN, 5)
+    path = tmp_path / f"own{suffix}"
+    state = torchvision_layout(tensors)
+    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+    found = find_weights(THIN, str(path), profile)
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    loaded = found.load()
+    assert set(loaded) == set(tensors)
+    for name, tensor in tensors.items():
+        flipped = name == "conv1_1.weight" and profile == "oxford"  # the file's conv1_1 reads BGR
+        assert torch.equal(loaded[name], tensor.flip(1) if flipped else tensor), name
+
+
+def test_jcjohnsons_numbering_is_read(tmp_path: Path) -> None:
+    tensors = random_tensors(THIN, 5)
+    state = torchvision_layout(tensors)
+    for old, new in (("classifier.3", "classifier.4"), ("classifier.0", "classifier.1")):
+        for kind in ("weight", "bias"):
+            state[f"{new}.{kind}"] = state.pop(f"{old}.{kind}")
+    torch.save(state, tmp_path / "port.pth")
+    loaded = find_weights(THIN, str(tmp_path / "port.pth"), "oxford").load()
+    assert torch.equal(loaded["fc6.weight"], tensors["fc6.weight"])
+    assert torch.equal(loaded["fc7.weight"], tensors["fc7.weight"])
+
+
+def test_a_file_that_nobody_knows_needs_its_profile_said(tmp_path: Path) -> None:
+    torch.save(torchvision_layout(random_tensors(THIN, 5)), tmp_path / "own.pth")
+    with pytest.raises(WeightsError, match=r"not in the catalogue.*--profile oxford or"):
+        find_weights(THIN, str(tmp_path / "own.pth"))
+
+
+def test_the_catalogue_brings_the_profile_and_refuses_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "known.pth"
+    torch.save(torchvision_layout(random_tensors(THIN, 5)), path)
+    prefix = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    entry = {"family": "x", "net": "vgg16", "name": "known", "url": "", "sha256": prefix}
+    entry["profile"] = "torchvision"
+    monkeypatch.setattr(weights_module, "catalogue", lambda: (entry,))
+    assert find_weights(THIN, str(path)).profile.name == "torchvision"
+    with pytest.raises(WeightsError, match=r"whose profile is 'torchvision', not 'oxford'"):
+        find_weights(THIN, str(path), "oxford")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda s: s.pop("classifier.3.weight"), r"has no 'classifier.3.weight' \(1 of 32"),
+        (lambda s: s["features.0.weight"].fill_(float("nan")), "not finite"),
+        (lambda s: s.update({"features.2.weight": torch.zeros(9, 8, 3, 3)}), r"needs \(8, 8, 3, 3\)"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_reason(
+    tmp_path: Path, break_it: object, message: str
+) -> None:
+    state = torchvision_layout(random_tensors(THIN, 5))
+    assert callable(break_it)
+    break_it(state)
+    torch.save(state, tmp_path / "wrong.pth")
+    with pytest.raises(WeightsError, match=message):
+        find_weights(THIN, str(tmp_path / "wrong.pth"), "torchvision").load()
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("pwned"),)  # type: ignore[return-value]  # what pickle calls
+
+
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_a_file_that_holds_code_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_torch: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pth"
+    if with_torch:
+        torch.save({"features.0.weight": _Evil()}, path)
+    else:
+        path.write_bytes(pickle.dumps(_Evil()))
+    with pytest.raises(WeightsError, match="no file of plain tensors"):
+        find_weights(THIN, str(path), "oxford").load()
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello", np.arange(1000).tobytes()])
+def test_rubbish_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"rubbish{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="rubbish"):
+        find_weights(THIN, str(path), "oxford").load()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("oxfrod", "Did you mean 'oxford'"),
+        ("nowhere/vgg.pth", "No weight file"),
+        ("oxford", "There are no published weights 'oxford' for 'vgg16-thin'"),
+    ],
+)
+def test_absent_weights_say_what_to_do(name: str, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        find_weights(THIN, name)
+
+
+def test_published_weights_that_are_absent_say_where_they_belong() -> None:
+    with pytest.raises(WeightsError, match=r"Looked in .*vgg16-00b39a1b.pth from https://"):
+        find_weights(ARCHITECTURES["vgg16"], "oxford")
+
