@@ -23,7 +23,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 MAX_PIXELS = 178_000_000  # decoded, about 0.5 GB; Pillow's own limit for a decompression bomb
 MAX_ASPECT = 4  # beyond it the longer side is cropped: 3000×1 would become 768,000 pixels wide
 DECODER = f"pillow-{PIL.__version__.split('.')[0]}"
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _ORIENTATION = 0x0112  # the EXIF tag
