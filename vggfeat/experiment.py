@@ -131,13 +131,13 @@ def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:
     lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
     if not job.complete and not (lost_record and adopt(path, job.plan.fingerprint)):
         tell_near_matches(job)
-        shards = ShardFolder(job.folder, job.plan)
-        while shards.pending():
-            committed = _fill(job, shards, machine, watch)
-            watch.check(_RESUME)
-            if not committed and shards.pending():
-                time.sleep(_WAIT)  # other processes have claimed what is left
-        path = shards.assemble()
+        with ShardFolder(job.folder, job.plan) as shards:
+            while shards.pending():
+                committed = _fill(job, shards, machine, watch)
+                watch.check(_RESUME)
+                if not committed and shards.pending():
+                    time.sleep(_WAIT)  # other processes have claimed what is left
+            path = shards.assemble()
     with DescriptorStore.open(path) as store:
         if count := len(store.unreadable):
             _log.warning(

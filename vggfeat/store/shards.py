@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -47,7 +47,7 @@ def shard_rows(row_seconds: float, row_bytes: int) -> int:
 
 
 class ShardFolder:
-    """A store in the making, possibly by several processes at once.
+    """A store in the making, possibly by several processes at once; use it in a `with` statement.
 
     Args:
         folder: `<cache>/<data set>-<model>-<fingerprint[:8]>`.
@@ -66,6 +66,13 @@ class ShardFolder:
         publish_new(folder / PLAN, plan.to_json())
         self.plan = StorePlan.read(folder)
         plan.check_same_store(self.plan, folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in list(self._leases):
+            self._release(number)
 
     @property
     def complete(self) -> bool:

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from tests.conftest import photo
+from tests.reference import devkit_average_precision
+from vggfeat import planning
+from vggfeat.errors import DatasetError, Interrupted, StaleStoreError, StoreNotFoundError
+from vggfeat.experiment import evaluate, extract, write
+from vggfeat.planning import values_from_stores
+from vggfeat.progress import Watch
+from vggfeat.recipe import Machine, Recipe
+from vggfeat.report.result import Result, ResultError
+from vggfeat.store.store import DescriptorStore
+
+
+def recipe(root: Path, **changed: object) -> Recipe:
+    values: dict[str, object] = {
+        "dataset": f"voc:{root}",
+        "models": ["vgg16-thin"],
+        "weights": ["random:0"],
+        "scales": [224],
+        "grid": [0.1, 1.0, 10.0],
+    }
+    return Recipe.build({**values, **changed}, "a test")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(cache=tmp_path / "features", results=tmp_path / "results", workers=2)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_second_extract_runs_no_forward_pass(
+    tiny_voc: Path, machine: Machine, forwards: list[int]
+) -> None:
+    [path] = extract(recipe(tiny_voc), machine, Watch())
+    assert sum(forwards) == 24 * 2
+    before = digest(path)
+    forwards.clear()
+    assert extract(recipe(tiny_voc), machine, Watch()) == [path]
+    assert forwards == []
+    assert digest(path) == before
+
+
+@pytest.mark.parametrize("same_size", [False, True])
+def test_after_one_image_changed_exactly_it_is_computed(
+    tiny_voc: Path, machine: Machine, forwards: list[int], same_size: bool
+) -> None:
+    [first] = extract(recipe(tiny_voc), machine, Watch())
+    forwards.clear()
+    image = tiny_voc / "JPEGImages" / "000007.jpg"
+    if same_size:
+        content = bytearray(image.read_bytes())
+        content[-20] ^= 1
+        image.write_bytes(content)
+    else:
+        Image.fromarray(photo(90, 120, seed=77)).save(image)
+    [second] = extract(recipe(tiny_voc), machine, Watch())
+    assert second != first
+    assert sum(forwards) == 2
+    with DescriptorStore.open(first) as old, DescriptorStore.open(second) as new:
+        before, after = old.read(), new.read()
+    changed = [i for i in range(24) if not np.array_equal(before.norms[i], after.norms[i])]
+    assert [after.image_id[i] for i in changed] == ["000007"]
+
+
+def test_after_a_scale_was_added_exactly_it_is_computed(
+    tiny_voc: Path, machine: Machine, forwards: list[int]
+) -> None:
+    extract(recipe(tiny_voc), machine, Watch())
+    forwards.clear()
+    [path] = extract(recipe(tiny_voc, scales=[224, 256]), machine, Watch())
+    assert sum(forwards) == 24 * 2
+    with DescriptorStore.open(path) as store:
+        assert store.scales == (224, 256)
+        assert store.verify().faults == ()
+
+
+def test_fewer_images_cost_nothing_once_all_are_there(
+    tiny_voc: Path, machine: Machine, forwards: list[int]
+) -> None:
+    extract(recipe(tiny_voc), machine, Watch())
+    forwards.clear()
+    extract(recipe(tiny_voc, limit=3), machine, Watch())
+    assert forwards == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"weights": ["random:1"]},
+        {"profile": "torchvision"},
+        {"mirror": False},
+        {"interpolation": "bicubic"},
+        {"tap": "fc6"},
+        {"models": ["vgg19-thin"]},
+    ],
+)
+def test_whatever_changes_a_row_makes_another_store(
+    tiny_voc: Path, machine: Machine, forwards: list[int], changed: dict[str, object]
+) -> None:
+    [first] = extract(recipe(tiny_voc, limit=2), machine, Watch())
+    forwards.clear()
+    [second] = extract(recipe(tiny_voc, limit=2, **changed), machine, Watch())
+    assert second != first
+    assert sum(forwards) == 6 * (1 if changed.get("mirror") is False else 2)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"aggregate": "stack"}, {"loss": "squared_hinge"}, {"measure": "voc2010"}, {"seed": 4}],
+)
+def test_what_only_the_svm_sees_needs_no_new_store(
+    tiny_voc: Path, machine: Machine, forwards: list[int], changed: dict[str, object]
+) -> None:
+    [first] = extract(recipe(tiny_voc), machine, Watch())
+    forwards.clear()
+    assert extract(recipe(tiny_voc, **changed), machine, Watch()) == [first]
+    assert forwards == []
+
+
+def test_the_result_is_that_of_the_devkit(tiny_voc: Path, machine: Machine) -> None:
+    wanted = recipe(tiny_voc, scales=[224, 256])
+    extract(wanted, machine, Watch())
+    evaluation = evaluate(wanted, machine, Watch())
+    result, test = evaluation.result, evaluation.samples["test"]
+    for k, name in enumerate(("cat", "dog", "emu")):
+        rows = (tiny_voc / f"ImageSets/Main/{name}_test.txt").read_text().split()
+        truth = list(zip(rows[::2], map(int, rows[1::2]), strict=True))
+        scores = list(zip(test.ids, evaluation.scores[:, k].tolist(), strict=True))
+        assert result.classes[k].name == name
+        for year, ours in ((2007, result.classes[k].voc2007), (2012, result.classes[k].voc2010)):
+            assert ours == pytest.approx(devkit_average_precision(truth, scores, year), abs=1e-12)
+    each = [c.voc2007 for c in result.classes if c.voc2007 is not None]
+    assert result.score == result.means["voc2007"] == pytest.approx(np.mean(each))
+    assert result.sizes == {"train": 8, "val": 6, "test": 10}
+    assert result.stores[0].weights == "random:0"
+    assert any("random weights" in warning for warning in result.warnings)
+
+
+def test_a_result_reads_back_as_it_was_written(tiny_voc: Path, machine: Machine) -> None:
+    extract(recipe(tiny_voc), machine, Watch())
+    evaluation = evaluate(recipe(tiny_voc), machine, Watch())
+    path = write(evaluation, machine)
+    assert Result.read(path) == evaluation.result
+    with safe_open(path.with_suffix(".safetensors"), framework="np") as file:
+        assert np.array_equal(file.get_tensor("coef"), evaluation.classifier.coef)
+    assert write(evaluate(recipe(tiny_voc), machine, Watch()), machine) == path
+
+
+def test_a_result_of_another_recipe_is_never_overwritten(tiny_voc: Path, machine: Machine) -> None:
+    extract(recipe(tiny_voc), machine, Watch())
+    path = write(evaluate(recipe(tiny_voc, name="x"), machine, Watch()), machine)
+    before = path.read_bytes()
+    other = evaluate(recipe(tiny_voc, name="x", loss="squared_hinge"), machine, Watch())
+    with pytest.raises(ResultError, match="result of another recipe"):
+        write(other, machine)
+    assert path.read_bytes() == before
+
+
+def test_without_a_store_the_command_that_makes_it_is_named(
+    tiny_voc: Path, machine: Machine
+) -> None:
+    with pytest.raises(StoreNotFoundError, match=r"not there.*`vggfeat extract`"):
+        evaluate(recipe(tiny_voc), machine, Watch())
+
+
+def test_a_store_with_more_scales_and_images_serves(
+    tiny_voc: Path, machine: Machine, forwards: list[int]
+) -> None:
+    extract(recipe(tiny_voc, scales=[224, 256]), machine, Watch())
+    forwards.clear()
+    small = evaluate(recipe(tiny_voc, scales=[256], limit=5), machine, Watch())
+    assert small.result.sizes == {"train": 5, "val": 5, "test": 5}
+    assert small.samples["train"].x.shape == (5, 512)
+    assert forwards == []
+
+
+def test_a_store_alone_serves_without_images(tiny_voc: Path, machine: Machine) -> None:
+    [path] = extract(recipe(tiny_voc), machine, Watch())
+    with_images = evaluate(recipe(tiny_voc), machine, Watch())
+    for image in (tiny_voc / "JPEGImages").iterdir():
+        image.unlink()
+    (tiny_voc / "JPEGImages").rmdir()
+    given = {"dataset": f"voc:{tiny_voc}", "grid": (0.1, 1.0, 10.0)}
+    completed = Recipe.build(values_from_stores([path], given), "a test")
+    assert completed.q == (224,)
+    alone = evaluate(completed, machine, Watch(), [path])
+    assert np.array_equal(alone.scores, with_images.scores)
+    assert alone.result.means == with_images.result.means
+
+
+def test_a_store_of_other_settings_is_refused(tiny_voc: Path, machine: Machine) -> None:
+    [path] = extract(recipe(tiny_voc), machine, Watch())
+    asked = {"dataset": f"voc:{tiny_voc}", "models": ("vgg19-thin",), "mirror": False}
+    with pytest.raises(
+        StaleStoreError, match=r"mirror True there, False asked for; net 'vgg16-thin' there"
+    ):
+        values_from_stores([path], asked)
+
+
+def test_late_fusion_stacks_the_nets(tiny_voc: Path, machine: Machine) -> None:
+    both = recipe(tiny_voc, models=["vgg16-thin", "vgg19-thin"], limit=4)
+    assert len(extract(both, machine, Watch())) == 2
+    evaluation = evaluate(both, machine, Watch())
+    x = evaluation.samples["train"].x
+    assert x.shape == (4, 1024)
+    assert np.allclose(np.linalg.norm(x[:, :512], axis=1), np.sqrt(0.5), atol=1e-6)
+    assert [s.model for s in evaluation.result.stores] == ["vgg16-thin", "vgg19-thin"]
+
+
+def test_unreadable_images_leave_training_and_rank_last(tiny_voc: Path, machine: Machine) -> None:
+    for number in (1, 2, 20):
+        (tiny_voc / "JPEGImages" / f"{number:06d}.jpg").write_bytes(b"")
+    [path] = extract(recipe(tiny_voc), machine, Watch())
+    assert set(json.loads(path.with_suffix(".json").read_text())["unreadable"]) == {
+        "000001",
+        "000002",
+        "000020",
+    }
+    evaluation = evaluate(recipe(tiny_voc), machine, Watch())
+    assert len(evaluation.samples["train"].readable.ids) == 6
+    lost = evaluation.samples["test"].ids.index("000020")
+    assert np.isnan(evaluation.scores[lost]).all()
+    assert np.isfinite(np.delete(evaluation.scores, lost, axis=0)).all()
+    assert any("3 images are unreadable" in w for w in evaluation.result.warnings)
+    assert all("000020" not in [e.id for e in c.best] for c in evaluation.result.classes)
+
+
+def test_a_class_without_positives_is_named_and_leaves_the_mean(
+    tiny_voc: Path, machine: Machine
+) -> None:
+    path = tiny_voc / "ImageSets/Main/dog_test.txt"
+    path.write_text(path.read_text().replace(" 1\n", "-1\n"))
+    extract(recipe(tiny_voc), machine, Watch())
+    result = evaluate(recipe(tiny_voc), machine, Watch()).result
+    dog = result.classes[1]
+    assert (dog.voc2007, dog.voc2010) == (None, None)
+    assert dog.note == "no positive in test: no AP"
+    assert result.counted == {"voc2007": 2, "voc2010": 2}
+    others = [result.classes[k].voc2007 for k in (0, 2)]
+    assert result.score == pytest.approx(np.mean([v for v in others if v is not None]))
+
+
+def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machine) -> None:
+    root = tmp_path / "photos"
+    for k, name in enumerate(("red", "green")):
+        (root / name).mkdir(parents=True)
+        for n in range(6):
+            pixels = photo(90, 100, seed=n)
+            pixels[:, :, k] = 255
+            Image.fromarray(pixels).save(root / name / f"{n}.jpg")
+    wanted = Recipe.build(
+        {
+            "dataset": f"folder:{root}",
+            "models": ["vgg16-thin"],
+            "weights": ["random:0"],
+            "scales": [224],
+        },
+        "a test",
+    )
+    extract(wanted, machine, Watch())
+    result = evaluate(wanted, machine, Watch()).result
+    assert result.measure == "mean_class_recall"
+    assert result.score == 1.0
+    assert [c.recall for c in result.classes] == [1.0, 1.0]
+
+
+def test_a_flat_folder_has_descriptors_but_no_svm(tmp_path: Path, machine: Machine) -> None:
+    root = tmp_path / "flat"
+    root.mkdir()
+    Image.fromarray(photo(90, 100, seed=1)).save(root / "only.png")
+    wanted = recipe(root, dataset=f"folder:{root}")
+    [path] = extract(wanted, machine, Watch())
+    with DescriptorStore.open(path) as store:
+        assert store.ids == ("only.png",)
+    with pytest.raises(DatasetError, match="has no labels"):
+        evaluate(wanted, machine, Watch())
+
+
+class Stopping(Watch):
+    """Asks to stop once `after` shards' worth of images are done."""
+
+    def __init__(self, after: int) -> None:
+        self.checks = 0
+        self.after = after
+
+    def stop_signal(self) -> int | None:
+        return 15 if self.checks >= self.after else None
+
+    def check(self, resume: str) -> None:
+        self.checks += 1
+        super().check(resume)
+
+
+def test_a_stopped_run_resumes_and_ends_in_the_same_bytes(
+    tiny_voc: Path, machine: Machine, forwards: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(*_: Any) -> int:  # noqa: ANN401  (as the original)
+        return 8
+
+    monkeypatch.setattr(planning, "shard_rows", small)
+    [quiet] = extract(recipe(tiny_voc), machine, Watch())
+    other = machine.model_copy(update={"cache": machine.cache.with_name("second")})
+    forwards.clear()
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM.*resume") as stopped:
+        extract(recipe(tiny_voc), other, Stopping(after=1))
+    assert stopped.value.exit_code == 143
+    first = sum(forwards)
+    [resumed] = extract(recipe(tiny_voc), other, Watch())
+    assert digest(resumed) == digest(quiet)
+    with DescriptorStore.open(resumed) as store:
+        assert store.verify().faults == ()
+    assert first < 48 <= sum(forwards)
+
+
+def test_the_search_stops_too(tiny_voc: Path, machine: Machine) -> None:
+    extract(recipe(tiny_voc), machine, Watch())
+    with pytest.raises(Interrupted, match="Nothing was written"):
+        evaluate(recipe(tiny_voc), machine, Stopping(after=1))
+
+
+def test_the_plan_fixes_the_threads(tiny_voc: Path, machine: Machine) -> None:
+    [path] = extract(recipe(tiny_voc, limit=1), machine, Watch())
+    plan = json.loads(path.with_name("plan.json").read_text())
+    assert plan["execution"]["threads"] == torch.get_num_threads()

@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from vggfeat.errors import RecipeError, VggfeatError
+from vggfeat.recipe import Machine, Paper, Recipe, fingerprint
+
+VOC: dict[str, Any] = {"dataset": "voc2007", "models": ["vgg16"]}
+PAPER = {"table": 11, "row": "VGG Net-D (16)", "column": "VOC-2007", "value": 89.3}
+
+# A valid value of every field that is not the one of VOC.
+CHANGED: dict[str, Any] = {
+    "dataset": "voc:elsewhere",
+    "models": ["vgg19"],
+    "weights": ["torchvision"],
+    "profile": "torchvision",
+    "scales": [256, 384],
+    "mirror": False,
+    "interpolation": "bicubic",
+    "tap": "fc6",
+    "aggregate": "stack",
+    "loss": "squared_hinge",
+    "grid": [0.5, 1.0],
+    "choose_c": "per-class",
+    "difficult": "negative",
+    "measure": "voc2010",
+    "seed": 1,
+    "limit": 5,
+    "name": "mine",
+    "paper": PAPER,
+}
+
+
+def build(**values: object) -> Recipe:
+    return Recipe.build({**VOC, **values}, "the command line")
+
+
+def complaint(**values: object) -> str:
+    with pytest.raises(RecipeError) as caught:
+        build(**values)
+    assert isinstance(caught.value, VggfeatError)
+    assert isinstance(caught.value, ValueError)
+    return str(caught.value)
+
+
+# --- defaults -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", ["voc2007", "voc:some/tree"])
+def test_voc_averages_five_scales(dataset: str) -> None:
+    recipe = build(dataset=dataset)
+    assert recipe.scales == recipe.q == (256, 384, 512, 640, 768)
+    assert recipe.aggregate == "average"
+    assert recipe.measure == "voc2007"
+
+
+def test_a_folder_stacks_three_scales() -> None:
+    recipe = build(dataset="folder:some/voc")
+    assert recipe.scales == recipe.q == (256, 384, 512)
+    assert recipe.aggregate == "stack"
+    assert recipe.measure == "mean_class_recall"
+
+
+def test_the_other_defaults_are_those_of_the_contract() -> None:
+    recipe = build()
+    assert recipe.models == ("vgg16",)
+    assert recipe.weights == ("oxford",)
+    assert recipe.profile is None
+    assert recipe.mirror is True
+    assert (recipe.interpolation, recipe.tap, recipe.precision) == ("bilinear", "fc7", "float32")
+    assert (recipe.loss, recipe.choose_c, recipe.difficult) == ("hinge", "shared", "ignore")
+    assert recipe.grid is None
+    assert recipe.seed == 0
+    assert recipe.limit is None
+
+
+@pytest.mark.parametrize("dataset", ["voc2007", "folder:x"])
+def test_what_is_given_wins_over_the_data_set_s_own(dataset: str) -> None:
+    given = {"scales": (224, 300), "aggregate": "max", "measure": "sklearn"}
+    recipe = build(dataset=dataset, **given)
+    assert {key: getattr(recipe, key) for key in given} == given
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        build().seed = 3  # type: ignore[misc]  # on purpose
+
+
+# --- identity -----------------------------------------------------------------------------------
+
+
+def test_every_field_has_a_changed_value_here() -> None:
+    assert {*CHANGED, "precision"} == set(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("field", sorted(set(CHANGED) - {"name", "paper"}))
+def test_every_field_enters_the_fingerprint(field: str) -> None:
+    first, second = build().canonical(), build(**{field: CHANGED[field]}).canonical()
+    assert {key for key in first if first[key] != second[key]} == {field}
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_the_precision_enters_the_fingerprint() -> None:
+    other = build().model_copy(update={"precision": "float16"})  # not valid yet
+    assert fingerprint(other.canonical()) != fingerprint(build().canonical())
+
+
+@pytest.mark.parametrize("field", ["name", "paper"])
+def test_the_name_and_the_published_figure_do_not(field: str) -> None:
+    recipe = build(**{field: CHANGED[field]})
+    assert getattr(recipe, field) is not None
+    assert recipe.canonical() == build().canonical()
+
+
+def test_a_default_and_the_same_value_given_are_one_experiment() -> None:
+    given = build(scales=[256, 384, 512, 640, 768], measure="voc2007", aggregate="average", seed=0)
+    assert given == build()
+    assert given.canonical() == build().canonical()
+
+
+def test_the_order_of_models_and_of_scales_is_part_of_the_experiment() -> None:
+    """Stacking follows it."""
+    first, second = (build(models=m).canonical() for m in (["vgg16", "vgg19"], ["vgg19", "vgg16"]))
+    assert fingerprint(first) != fingerprint(second)
+    first, second = (build(scales=s).canonical() for s in ([256, 384], [384, 256]))
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_the_order_of_the_grid_is_not() -> None:
+    recipe = build(grid=[4, 0.5, 1.0, 4])
+    assert recipe.grid == (0.5, 1.0, 4.0)
+    assert recipe.canonical() == build(grid=[0.5, 1, 4]).canonical()
+
+
+def test_the_canonical_form_is_json_that_makes_the_same_recipe() -> None:
+    recipe = build(grid=[1.0], models=["vgg16", "vgg19"], name="mine")
+    record = json.loads(json.dumps(recipe.canonical()))
+    assert record == recipe.canonical()
+    assert Recipe.build(record, "a result").canonical() == recipe.canonical()
+
+
+def test_the_fingerprint_is_the_sha256_of_canonical_json() -> None:
+    expected = hashlib.sha256(b'{"a":[1,2.5,null],"b":"\\u00e9"}').hexdigest()
+    assert fingerprint({"b": "é", "a": (1, 2.5, None)}) == expected
+    with pytest.raises(ValueError, match="JSON"):
+        fingerprint({"a": float("nan")})
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "pattern"),
+    [
+        ({}, r"voc2007-vgg16-[0-9a-f]{8}"),
+        ({"models": ["vgg16", "vgg19"]}, r"voc2007-vgg16-vgg19-[0-9a-f]{8}"),
+        ({"dataset": "folder:/My Cats"}, r"folder-my-cats-[0-9a-f]{6}-vgg16-[0-9a-f]{8}"),
+        ({"name": "Table-11_row.D"}, r"Table-11_row\.D"),
+    ],
+)
+def test_the_file_name_says_what_it_is(values: dict[str, Any], pattern: str) -> None:
+    recipe = build(**values)
+    assert re.fullmatch(pattern, recipe.file_name())
+    if "name" not in values:
+        assert recipe.file_name().endswith(fingerprint(recipe.canonical())[:8])
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-x", "a b", "a\n", "é", "a\0"])
+def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
+    assert repr(name) in complaint(name=name)
+
+
+def test_each_model_has_its_weights() -> None:
+    pair = ["vgg16", "vgg19"]
+    recipe = build(models=pair, weights=["oxford", "random:3"])
+    assert [recipe.weights_of(model) for model in pair] == ["oxford", "random:3"]
+    recipe = build(models=pair, weights=["torchvision"])
+    assert [recipe.weights_of(model) for model in pair] == ["torchvision"] * 2
+
+
+# --- values that cannot be ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "near"), [("model", "models"), ("scale", "scales"), ("agregate", "aggregate")]
+)
+def test_an_unknown_field_names_the_nearest(field: str, near: str) -> None:
+    message = complaint(**{field: 1})
+    assert message.startswith(f"Unknown field {field!r} in the command line.")
+    assert f"Did you mean {near!r}?" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "near"),
+    [
+        ("dataset", "voc2070", "voc2007"),
+        ("models", ["vgg61"], "vgg16"),
+        ("profile", "oxfrod", "oxford"),
+        ("interpolation", "bicubik", "bicubic"),
+        ("tap", "fc7_linear", "fc7-linear"),
+        ("precision", "float23", "float32"),
+        ("aggregate", "stak", "stack"),
+        ("loss", "squared-hinge", "squared_hinge"),
+        ("choose_c", "per_class", "per-class"),
+        ("difficult", "negativ", "negative"),
+        ("measure", "voc2011", "voc2010"),
+    ],
+)
+def test_an_unknown_value_names_the_nearest(field: str, value: object, near: str) -> None:
+    message = complaint(**{field: value})
+    shown = value[0] if isinstance(value, list) else value
+    assert repr(shown) in message
+    assert f"Did you mean {near!r}?" in message
+    assert "Valid: " in message
+
+
+def test_a_value_that_is_like_none_names_all() -> None:
+    message = complaint(aggregate="qqqq")
+    assert "Did you mean" not in message
+    assert message.endswith("Valid: average, max, stack.")
+
+
+def test_an_unknown_field_of_the_paper_names_the_nearest_of_the_paper() -> None:
+    message = complaint(paper={**PAPER, "colum": "x"})
+    assert "'paper.colum'" in message
+    assert "Did you mean" in message
+    assert "column" in message
+
+
+@pytest.mark.parametrize("field", ["dataset", "models"])
+def test_what_is_missing_is_named_with_its_option(field: str) -> None:
+    values = {key: value for key, value in VOC.items() if key != field}
+    with pytest.raises(RecipeError) as caught:
+        Recipe.build(values, "'some.toml'")
+    option = {"models": "--model", "dataset": "--dataset"}[field]
+    assert str(caught.value) == f"'some.toml' says no {field!r}. Add it ({option})."
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dataset", 7),
+        ("models", []),
+        ("models", "vgg16"),
+        ("models", [16]),
+        ("scales", ["256"]),
+        ("scales", [256.5]),
+        ("mirror", "yes"),
+        ("grid", ["1"]),
+        ("seed", -1),
+        ("seed", 2**31),
+        ("seed", 1.0),
+        ("seed", True),
+        ("limit", 0),
+        ("limit", "many"),
+        ("paper", {**PAPER, "table": "11"}),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_its_field(field: str, value: object) -> None:
+    message = complaint(**{field: value})
+    assert message.startswith(field)
+    assert " in the command line. " in message
+
+
+@pytest.mark.parametrize("scales", [[223], [256, 100], [0], [-256], []])
+def test_a_scale_below_224_is_refused(scales: list[int]) -> None:
+    message = complaint(scales=scales)
+    assert "at least 224 pixels" in message
+    if scales:
+        assert f"Q = {min(scales)}." in message
+
+
+def test_a_scale_of_224_is_allowed() -> None:
+    assert build(scales=[224]).q == (224,)
+
+
+def test_a_scale_that_occurs_twice_is_refused() -> None:
+    assert "(256, 384, 256)" in complaint(scales=[256, 384, 256])
+
+
+def test_a_net_that_occurs_twice_is_refused() -> None:
+    """`weights_of` finds weights by the net's name, so the second would get the first's."""
+    message = complaint(models=["vgg16", "vgg16"], weights=["random:0", "random:1"])
+    assert "vgg16" in message
+
+
+@pytest.mark.parametrize(
+    "grid", [[], [0], [-1.0], [1.0, float("nan")], [float("inf")], [1e-3, -1e-3]]
+)
+def test_a_grid_without_positive_numbers_is_refused(grid: list[float]) -> None:
+    assert "Every C must be a positive number." in complaint(grid=grid)
+
+
+@pytest.mark.parametrize(("models", "weights"), [(1, 2), (2, 3), (1, 0)])
+def test_weights_must_be_one_for_all_or_one_each(models: int, weights: int) -> None:
+    message = complaint(
+        models=["vgg16", "vgg19"][:models], weights=["oxford", "torchvision", "random:0"][:weights]
+    )
+    assert f"{weights} weights for {models} models" in message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"measure": "mean_class_recall"},
+        {"dataset": "folder:x"},  # whose own measure it is
+        {"dataset": "folder:x", "measure": "mean_class_recall"},
+    ],
+)
+def test_one_c_per_class_cannot_be_chosen_by_mean_class_recall(values: dict[str, Any]) -> None:
+    message = complaint(choose_c="per-class", **values)
+    assert "choose_c = 'per-class' with measure = 'mean_class_recall'" in message
+    assert "--choose-c shared" in message
+
+
+def test_one_c_per_class_can_be_chosen_by_an_average_precision() -> None:
+    assert build(dataset="folder:x", choose_c="per-class", measure="voc2010").measure == "voc2010"
+
+
+# --- recipe files -------------------------------------------------------------------------------
+
+
+def toml(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_recipe_file_is_read(tmp_path: Path) -> None:
+    path = toml(
+        tmp_path,
+        """
+        dataset = "voc2007"
+        models = ["vgg16", "vgg19"]
+        scales = [256, 384]
+        grid = [0.5, 1, 2]
+        mirror = false
+        paper = { table = 11, row = "D & E", column = "VOC-2007", value = 89.7 }
+        """,
+    )
+    recipe = Recipe.from_toml(path)
+    assert recipe == build(
+        models=("vgg16", "vgg19"),
+        scales=(256, 384),
+        grid=(0.5, 1.0, 2.0),
+        mirror=False,
+        paper=Paper(table=11, row="D & E", column="VOC-2007", value=89.7),
+    )
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    path = toml(tmp_path, 'dataset = "voc2007"\nmodels = ["vgg16"]\nseed = 4\nscales = [256]\n')
+    recipe = Recipe.from_toml(path, {"seed": 5, "models": ("vgg19",)})
+    assert (recipe.seed, recipe.models, recipe.scales) == (5, ("vgg19",), (256,))
+    assert Recipe.from_toml(path).seed == 4
+
+
+def test_a_recipe_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"No recipe '.*absent\.toml'.*pipelines"):
+        Recipe.from_toml(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("data", [b"dataset = \n", b"\xff\xfe", b"a = 1\na = 2\n", b"just words"])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(data)
+    with pytest.raises(RecipeError, match=r"recipe\.toml' is no TOML file: ."):
+        Recipe.from_toml(path)
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="directory"):
+        Recipe.from_toml(tmp_path)
+
+
+def test_a_complaint_about_a_file_names_it(tmp_path: Path) -> None:
+    path = toml(tmp_path, 'dataset = "voc2007"\nmodels = ["vgg16"]\nscale = [256]\n')
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_toml(path)
+    assert f"Unknown field 'scale' in '{path}'. Did you mean 'scales'?" in str(caught.value)
+
+
+# --- the machine --------------------------------------------------------------------------------
+
+
+def test_a_machine_has_the_documented_defaults() -> None:
+    machine = Machine.build({})
+    assert [str(p) for p in (machine.data_root, machine.cache, machine.results)] == [
+        "datasets",
+        "features",
+        "results",
+    ]
+    assert (machine.device, machine.on_error) == ("auto", "record")
+    assert machine.workers is None
+    assert machine.verify_images is False
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"on_error": "rise"}, "on_error = 'rise' in the command line. Did you mean 'raise'?"),
+        ({"onerror": "raise"}, "Unknown field 'onerror' in the command line. Did you mean 'on_er"),
+        ({"workers": 0}, "workers = 0 in the command line. "),
+        ({"workers": 1.5}, "workers = 1.5 in the command line. "),
+        ({"verify_images": "no"}, "verify_images = 'no' in the command line. "),
+        ({"cache": 3}, "cache = 3 in the command line. "),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Machine.build(values)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_machine_is_no_part_of_a_recipe() -> None:
+    assert not set(Machine.model_fields) & set(Recipe.model_fields)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from sklearn.svm import LinearSVC
+
+from vggfeat.classify import svm
+from vggfeat.classify.measures import average_precision
+from vggfeat.classify.svm import (
+    DEFAULT_GRID,
+    LinearOneVsRest,
+    SvmSettings,
+    choose_c,
+    fit,
+    predicted_class,
+)
+from vggfeat.errors import VggfeatError
+
+Arrays = tuple[np.ndarray, np.ndarray]  # type: ignore[type-arg]  # float32 and int8
+
+
+def settings(**changed: object) -> SvmSettings:
+    fields: dict[str, object] = {
+        "loss": "hinge",
+        "grid": None,
+        "choose_c": "shared",
+        "difficult": "ignore",
+        "measure": "voc2007",
+        "seed": 0,
+        "workers": 2,
+    }
+    return SvmSettings(**{**fields, **changed})  # type: ignore[arg-type]  # by name
+
+
+def data(n: int, seed: int, *, classes: int = 3, size: int = 12, noise: float = 1.0) -> Arrays:
+    random = np.random.default_rng(seed)
+    labels = np.where(random.random((n, classes)) < 0.4, 1, -1).astype(np.int8)
+    x = labels @ np.random.default_rng(0).normal(size=(classes, size))
+    x = x + noise * random.normal(size=x.shape)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_a_fit_is_linearsvcs(loss: str) -> None:
+    x, labels = data(80, 1)
+    ours = fit(x, labels, ["a", "b", "c"], [0.5, 2.0, 8.0], settings(loss=loss))
+    for k, c in enumerate((0.5, 2.0, 8.0)):
+        theirs = LinearSVC(C=c, loss=loss, dual=True, tol=1e-8, max_iter=10**6, random_state=0)
+        theirs.fit(x.astype(np.float64), labels[:, k] > 0)
+        assert np.allclose(ours.coef[k], theirs.coef_[0], atol=2e-2)
+        assert objective(ours, x, labels, k, c, loss) <= 1.001 * objective_of(
+            theirs.coef_[0], theirs.intercept_[0], x, labels[:, k], c, loss
+        )
+
+
+def objective(model: LinearOneVsRest, x: Any, labels: Any, k: int, c: float, loss: str) -> float:  # noqa: ANN401  (arrays)
+    return objective_of(model.coef[k], model.intercept[k], x, labels[:, k], c, loss)
+
+
+def objective_of(w: Any, b: Any, x: Any, y: Any, c: float, loss: str) -> float:  # noqa: ANN401  (arrays)
+    """½‖w‖² + ½b² + C Σ loss: LIBLINEAR regularises the bias too."""
+    slack = np.maximum(0, 1 - y * (x.astype(np.float64) @ w + b))
+    power = 1 if loss == "hinge" else 2
+    return float(0.5 * (w @ w + b * b) + c * (slack**power).sum())
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_difficult_images_are_left_out_or_negatives(loss: str) -> None:
+    x, labels = data(80, 2, classes=1)
+    labels[::5] = 0
+    kept = labels[:, 0] != 0
+    ignoring = fit(x, labels, ["a"], [1.0], settings(loss=loss))
+    without = fit(x[kept], labels[kept], ["a"], [1.0], settings(loss=loss))
+    assert np.allclose(ignoring.coef, without.coef, atol=5e-3)
+    negative = fit(x, labels, ["a"], [1.0], settings(loss=loss, difficult="negative"))
+    relabelled = fit(x, np.where(labels == 0, -1, labels), ["a"], [1.0], settings(loss=loss))
+    assert np.array_equal(negative.coef, relabelled.coef)
+    assert not np.allclose(negative.coef, ignoring.coef, atol=5e-2)
+
+
+def test_permuting_the_classes_permutes_the_columns() -> None:
+    x, labels = data(60, 3)
+    plain = fit(x, labels, ["a", "b", "c"], [1.0] * 3, settings())
+    mixed = fit(x, labels[:, [2, 0, 1]], ["c", "a", "b"], [1.0] * 3, settings())
+    assert np.array_equal(mixed.coef, plain.coef[[2, 0, 1]])
+
+
+def test_processes_give_what_one_process_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, val = data(60, 4), data(40, 5)
+    alone = choose_c(train, val, settings())
+    monkeypatch.setattr(svm, "_SMALL", 0)
+    shared = choose_c(train, val, settings())
+    assert np.array_equal(alone.scores, shared.scores, equal_nan=True)
+    assert alone.c == shared.c
+
+
+def test_c_is_the_best_on_val_by_the_experiments_measure() -> None:
+    train, val = data(60, 6, noise=3), data(60, 7, noise=3)
+    grid = (0.01, 1.0, 100.0)
+    search = choose_c(train, val, settings(grid=grid, measure="voc2010"))
+    means = []
+    for i, c in enumerate(grid):
+        model = fit(*train, ["a", "b", "c"], [c] * 3, settings())
+        scores = model.decision_scores(val[0])
+        each = [
+            average_precision(scores[:, k], val[1][:, k], measure="voc2010") for k in range(3)
+        ]
+        assert np.allclose(search.scores[i], each, atol=1e-6)
+        means.append(np.mean(each))
+    assert search.c == (grid[int(np.argmax(means))],) * 3
+    assert np.allclose(search.means, means)
+    assert search.grid == grid
+    assert search.fits == 9
+
+
+def test_ties_go_to_the_smaller_c() -> None:
+    x, labels = data(40, 8, noise=0.01)
+    search = choose_c((x, labels), (x, labels), settings(grid=(1.0, 10.0, 100.0)))
+    assert search.means == (1.0, 1.0, 1.0)
+    assert search.c == (1.0,) * 3
+    assert search.at_edge
+
+
+def test_the_default_grid_grows_while_the_best_lies_at_its_edge() -> None:
+    x, labels = data(40, 9, noise=0.01)
+    search = choose_c((x, labels), (x, labels), settings())
+    assert search.grown
+    assert search.grid[0] == 2.0**-15
+    assert search.grid[-1] == DEFAULT_GRID[-1]
+    assert search.c == (2.0**-15,) * 3
+
+
+def test_a_grid_of_ones_own_never_grows() -> None:
+    x, labels = data(40, 9, noise=0.01)
+    assert choose_c((x, labels), (x, labels), settings(grid=(4.0,))).grid == (4.0,)
+
+
+def test_one_c_for_each_class() -> None:
+    train, val = data(60, 10, noise=3), data(60, 11, noise=3)
+    grid = (0.01, 0.1, 1.0, 10.0, 100.0)
+    search = choose_c(train, val, settings(grid=grid, choose_c="per-class"))
+    assert search.c == tuple(grid[i] for i in search.scores.argmax(axis=0))
+
+
+def test_a_class_without_a_positive_has_no_fit_and_no_score() -> None:
+    x, labels = data(40, 12)
+    labels[:, 1] = -1
+    model = fit(x, labels, ["a", "b", "c"], [1.0] * 3, settings())
+    scores = model.decision_scores(x)
+    assert np.isnan(scores).all(axis=0).tolist() == [False, True, False]
+    search = choose_c((x, labels), (x, labels), settings(grid=(1.0, 2.0)))
+    assert np.isnan(search.scores[:, 1]).all()
+
+
+def test_without_anything_to_measure_c_is_1() -> None:
+    x, labels = data(40, 13)
+    nothing = (x[:0], labels[:0])
+    search = choose_c((x, labels), nothing, settings(grid=(0.5, 2.0)))
+    assert search.c == (1.0,) * 3
+    assert np.isnan(search.means).all()
+
+
+def test_mean_class_recall_chooses_c_by_the_argmax() -> None:
+    random = np.random.default_rng(14)
+    classes = random.integers(0, 3, 90)
+    labels = np.where(classes[:, None] == np.arange(3), 1, -1).astype(np.int8)
+    x = (np.eye(3)[classes] + random.normal(size=(90, 3)) * 0.3).astype(np.float32)
+    search = choose_c(
+        (x[:60], labels[:60]), (x[60:], labels[60:]), settings(measure="mean_class_recall")
+    )
+    assert search.scores.shape == (len(search.grid), 1)
+    assert max(search.means) > 0.8
+
+
+def test_what_does_not_converge_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svm, "_MAX_ITERATIONS", 1)
+    x, labels = data(60, 15, noise=5)
+    assert fit(x, labels, ["a", "b", "c"], [1e4] * 3, settings()).not_converged == 3
+    assert choose_c((x, labels), (x, labels), settings(grid=(1e4,))).not_converged == 3
+
+
+def test_the_check_may_stop_the_search() -> None:
+    x, labels = data(40, 16)
+
+    def stop() -> None:
+        raise VggfeatError("stopped")
+
+    with pytest.raises(VggfeatError, match="stopped"):
+        choose_c((x, labels), (x, labels), settings(), stop)
+
+
+def test_the_highest_score_is_the_class() -> None:
+    scores = np.array([[0.0, 2.0, 1.0], [np.nan, -5.0, np.nan], [np.nan] * 3])
+    assert predicted_class(scores).tolist() == [1, 1, -1]
+
+
+def test_a_classifier_is_saved_without_pickle(tmp_path: Path) -> None:
+    x, labels = data(40, 17)
+    model = fit(x, labels, ["a", "b", "c"], [1.0] * 3, settings())
+    model.save(tmp_path / "m.safetensors", {"aggregate": "average"})
+    with safe_open(tmp_path / "m.safetensors", framework="np") as file:
+        assert np.array_equal(file.get_tensor("coef"), model.coef)
+        assert np.array_equal(file.get_tensor("intercept"), model.intercept)
+        assert json.loads(file.metadata()["classes"]) == ["a", "b", "c"]
+        assert json.loads(file.metadata()["metadata"]) == {"aggregate": "average"}
