@@ -37,7 +37,9 @@ def _quiet_root() -> Iterator[None]:
     logging.getLogger("vggfeat").handlers.clear()
 
 
-def photo(height: int, width: int, seed: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+def photo(
+    height: int, width: int, seed: int
+) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     """Return something like a photo: smooth blobs with some texture, (H, W, 3) uint8."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
@@ -90,5 +92,3 @@ def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
-
-

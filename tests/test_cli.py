@@ -150,7 +150,10 @@ VOC = ["--dataset", "voc2007"]
     [
         (["extract", "--model", "vgg61", *VOC], ["'vgg61'", "Did you mean 'vgg16'?"]),
         (["extract", "--model", "vgg16", "--dataset", "voc207"], ["Did you mean 'voc2007'?"]),
-        (["extract", *FAST, *VOC, "--tap", "fc7-liner"], ["tap = 'fc7-liner'", "Did you mean 'fc7-linear'?"]),
+        (
+            ["extract", *FAST, *VOC, "--tap", "fc7-liner"],
+            ["tap = 'fc7-liner'", "Did you mean 'fc7-linear'?"],
+        ),
         (["extract", *FAST, *VOC, "--interpolation", "cubic"], ["Did you mean 'bicubic'?"]),
         (["extract", *FAST, *VOC, "--precision", "float64"], ["Did you mean 'float32'?"]),
         (["extract", *FAST, *VOC, "--on-error", "rais"], ["Did you mean 'raise'?"]),
@@ -158,7 +161,10 @@ VOC = ["--dataset", "voc2007"]
         (["svm", *FAST, *VOC, "--loss", "hing"], ["Did you mean 'hinge'?"]),
         (["extract", *FAST[:4], *VOC, "--scales", "200"], ["Q = 200", "at least 224"]),
         (["extract", *FAST[:4], *VOC, "--scales", "a,b"], ["--scales 'a,b'", "whole numbers"]),
-        (["extract", *FAST, *VOC], ["'voc2007' not found", "VOC2007/ImageSets/Main", "--data-root"]),
+        (
+            ["extract", *FAST, *VOC],
+            ["'voc2007' not found", "VOC2007/ImageSets/Main", "--data-root"],
+        ),
         (["extract", *FAST, "--dataset", "folder:nowhere"], ["'nowhere'", "Check the path"]),
         (["extract", "--model", "vgg16-thin", *VOC], ["not found"]),
         (["extract", *VOC], ["says no 'models'", "--model"]),

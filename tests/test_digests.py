@@ -158,6 +158,16 @@ def test_what_cannot_be_read_stands_in_its_place(tmp_path: Path) -> None:
     assert list(sha256_of_each(paths, fresh=True)) == expected
 
 
+def test_that_a_file_could_not_be_read_once_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = files(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(digests, "_hash", lambda _: UNREADABLE)
+        assert list(sha256_of_each([path])) == [UNREADABLE]
+    assert list(sha256_of_each([path])) == [digest(b"0")]
+
+
 def test_one_file_that_is_not_there_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         sha256_of(tmp_path / "absent")

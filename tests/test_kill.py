@@ -86,7 +86,9 @@ class Runs:
         return sum(f" {phase} " in line for line in self.log.read_text().splitlines())
 
 
-def until_published(runs: Runs, writers: int, shard_kills: int, assembly_steps: Sequence[int]) -> None:
+def until_published(
+    runs: Runs, writers: int, shard_kills: int, assembly_steps: Sequence[int]
+) -> None:
     """Kill in the shards, then in the assembly, then let it finish.
 
     A process takes some 8 steps to find the plan, and some 16 for a shard.

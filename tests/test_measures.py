@@ -40,9 +40,7 @@ def by_devkit(scores: np.ndarray, labels: np.ndarray, measure: Measure) -> float
         ([3.0, 2.0, 1.0], [0, 1, -1], 1.0, 1.0),  # a leading difficult image counts as nothing
     ],
 )
-def test_hand_cases(
-    scores: list[float], labels: list[int], voc2007: float, voc2010: float
-) -> None:
+def test_hand_cases(scores: list[float], labels: list[int], voc2007: float, voc2010: float) -> None:
     s, y = np.array(scores), np.array(labels)
     assert average_precision(s, y, measure="voc2007") == pytest.approx(voc2007, abs=1e-15)
     assert average_precision(s, y, measure="voc2010") == pytest.approx(voc2010, abs=1e-15)

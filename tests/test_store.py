@@ -84,7 +84,9 @@ def test_rows_come_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
         order = np.random.default_rng(0).permutation(300)[:117]
         some = store.read([store.ids[i] for i in order], [384])
         assert np.array_equal(some.norms, everything.norms[order][:, 1:], equal_nan=True)
-        assert np.array_equal(some.descriptors, everything.descriptors[order][:, 1:], equal_nan=True)
+        assert np.array_equal(
+            some.descriptors, everything.descriptors[order][:, 1:], equal_nan=True
+        )
         with pytest.raises(IncompleteStoreError, match=r"lacks 1 of 2 images, the first is 'x'"):
             store.read([store.ids[0], "x"])
         with pytest.raises(IncompleteStoreError, match="not 512"):
@@ -93,7 +95,13 @@ def test_rows_come_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "row_bytes", "rows"),
-    [(6.7, 80_000, 9), (100, 80_000, 8), (0.018, 2048, 1024), (0.1, 2048, 600), (0.01, 320_000, 200)],
+    [
+        (6.7, 80_000, 9),
+        (100, 80_000, 8),
+        (0.018, 2048, 1024),
+        (0.1, 2048, 600),
+        (0.01, 320_000, 200),
+    ],
 )
 def test_shards_are_a_minute_or_64_megabytes(seconds: float, row_bytes: int, rows: int) -> None:
     assert shard_rows(seconds, row_bytes) == pytest.approx(rows, abs=1)
@@ -307,7 +315,16 @@ def hostile(path: Path, kind: str, good: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["external storage", "external link", "soft link", "virtual", "objects", "filter", "short", "none"],
+    [
+        "external storage",
+        "external link",
+        "soft link",
+        "virtual",
+        "objects",
+        "filter",
+        "short",
+        "none",
+    ],
 )
 def test_what_no_store_of_ours_has_is_refused(tmp_path: Path, kind: str) -> None:
     good = fill(tmp_path / "s", make_plan(rows=8, shard_rows=8))

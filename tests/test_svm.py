@@ -107,9 +107,7 @@ def test_c_is_the_best_on_val_by_the_experiments_measure() -> None:
     for i, c in enumerate(grid):
         model = fit(*train, ["a", "b", "c"], [c] * 3, settings())
         scores = model.decision_scores(val[0])
-        each = [
-            average_precision(scores[:, k], val[1][:, k], measure="voc2010") for k in range(3)
-        ]
+        each = [average_precision(scores[:, k], val[1][:, k], measure="voc2010") for k in range(3)]
         assert np.allclose(search.scores[i], each, atol=1e-6)
         means.append(np.mean(each))
     assert search.c == (grid[int(np.argmax(means))],) * 3

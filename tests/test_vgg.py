@@ -50,7 +50,11 @@ def thin_torchvision(net: Architecture, tensors: dict[str, Tensor]) -> torchvisi
         init_weights=False,
     )
     channels = net.blocks[-1][-1] * 49
-    for index, (out, width) in {0: (net.fc, channels), 3: (net.fc, net.fc), 6: (1000, net.fc)}.items():
+    for index, (out, width) in {
+        0: (net.fc, channels),
+        3: (net.fc, net.fc),
+        6: (1000, net.fc),
+    }.items():
         model.classifier[index] = nn.Linear(width, out)
     convolutions = [m for m in model.features if isinstance(m, nn.Conv2d)]
     linears = [m for m in model.classifier if isinstance(m, nn.Linear)]

@@ -114,12 +114,13 @@ def test_the_catalogue_brings_the_profile_and_refuses_another(
     [
         (lambda s: s.pop("classifier.3.weight"), r"has no 'classifier.3.weight' \(1 of 32"),
         (lambda s: s["features.0.weight"].fill_(float("nan")), "not finite"),
-        (lambda s: s.update({"features.2.weight": torch.zeros(9, 8, 3, 3)}), r"needs \(8, 8, 3, 3\)"),
+        (
+            lambda s: s.update({"features.2.weight": torch.zeros(9, 8, 3, 3)}),
+            r"needs \(8, 8, 3, 3\)",
+        ),
     ],
 )
-def test_a_wrong_file_is_refused_by_reason(
-    tmp_path: Path, break_it: object, message: str
-) -> None:
+def test_a_wrong_file_is_refused_by_reason(tmp_path: Path, break_it: object, message: str) -> None:
     state = torchvision_layout(random_tensors(THIN, 5))
     assert callable(break_it)
     break_it(state)
@@ -173,4 +174,3 @@ def test_absent_weights_say_what_to_do(name: str, message: str) -> None:
 def test_published_weights_that_are_absent_say_where_they_belong() -> None:
     with pytest.raises(WeightsError, match=r"Looked in .*vgg16-00b39a1b.pth from https://"):
         find_weights(ARCHITECTURES["vgg16"], "oxford")
-

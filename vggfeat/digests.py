@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -38,8 +39,9 @@ def sha256_of(path: Path, *, fresh: bool = False) -> str:
     """
     digest = next(sha256_of_each([path], fresh=fresh))
     if digest == UNREADABLE:
-        path.open("rb").close()
-        raise IsADirectoryError(path)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        path.open("rb").close()  # says why it cannot be read
     return digest
 
 
@@ -90,16 +92,21 @@ def _hash(path: Path) -> str:
 
 def _connect() -> sqlite3.Connection:
     """Open the memory, or a forgetful one where none can be kept: it only saves time."""
-    try:
-        user_cache().mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(user_cache() / "digests.sqlite", timeout=10)
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute(_TABLE)
-    except (OSError, sqlite3.Error) as error:
-        _log.debug("digests are not remembered: %s", error)
-        connection = sqlite3.connect(":memory:")
-        connection.execute(_TABLE)
-    return connection
+    place = user_cache() / "digests.sqlite"
+    for name in (str(place), ":memory:"):
+        connection = None
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(name, timeout=10)
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(_TABLE)
+        except (OSError, sqlite3.Error) as error:
+            _log.debug("digests are not remembered: %s", error)
+            if connection is not None:
+                connection.close()
+        else:
+            return connection
+    return sqlite3.connect(":memory:")
 
 
 def _look_up(known: sqlite3.Connection, key: _Key) -> str | None:

@@ -100,14 +100,16 @@ class Recipe(_Record):
     def _known_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             architecture(name)
+        if len(set(value)) != len(value):
+            raise RecipeError(f"Models {', '.join(value)}: one occurs twice.")
         return value
 
     @field_validator("scales")
     @classmethod
     def _sound_scales(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is not None and (not value or min(value) < SMALLEST_SIDE):
+        if value is not None and min(value, default=0) < SMALLEST_SIDE:
             raise RecipeError(
-                f"Scale Q = {min(value, default=None)}.",
+                f"Scale Q = {min(value)}." if value else "No scale at all.",
                 f"Every scale must be at least {SMALLEST_SIDE} pixels: fc6 covers 7×7 cells of 32.",
                 "Choose larger scales, for example --scales 256,384,512.",
             )
@@ -255,12 +257,13 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     if isinstance(cause, RecipeError):
         return cause
     field = ".".join(str(part) for part in first["loc"])
+    inner = Paper if first["loc"][0] == "paper" else model
     if first["type"] == "extra_forbidden":
-        return RecipeError(
-            f"Unknown field {field!r} in {source}.", nearest(field, model.model_fields)
-        )
+        wrong = f"Unknown field {field!r} in {source}."
+        return RecipeError(wrong, nearest(str(first["loc"][-1]), inner.model_fields))
     if first["type"] == "missing":
-        return RecipeError(f"{source} says no {field!r}.", remedy=f"Add it (--{_option(field)}).")
+        remedy = f"Add it{f' (--{_option(field)})' if inner is model else ''}."
+        return RecipeError(f"{source} says no {field!r}.", remedy=remedy)
     wrong = f"{field} = {first['input']!r} in {source}."
     choices = _choices(model, str(first["loc"][0]))
     if first["type"] == "literal_error" and isinstance(first["input"], str) and choices:

@@ -75,7 +75,9 @@ def item_id(relative: Path) -> str:
 
 def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
+        here = Path(folder).resolve()
+        # a link to a folder above would repeat everything, again and again
+        folders[:] = sorted(f for f in folders if not here.is_relative_to((here / f).resolve()))
         for file in sorted(files):
             path = Path(folder) / file
             relative = item_id(path.relative_to(root))
@@ -86,7 +88,7 @@ def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
 
 
 def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Split]:
-    parts = {PurePosixPath(i).parts[0] for i in ids}
+    parts = {PurePosixPath(i).parts[0] for i in ids if "/" in i}
     if {"train", "test"} <= parts <= set(_PARTS):
         return _arrange_given(ids, seed)
     labelled = [i for i in ids if "/" in i]

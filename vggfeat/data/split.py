@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -172,4 +173,4 @@ def slug(name: str) -> str:
     if not path:
         return kind
     last = re.sub(r"[^a-z0-9]+", "-", Path(path).name.lower()).strip("-")
-    return "-".join(filter(None, (kind, last, hashlib.sha256(name.encode()).hexdigest()[:6])))
+    return "-".join(filter(None, (kind, last, hashlib.sha256(os.fsencode(name)).hexdigest()[:6])))

@@ -99,7 +99,7 @@ def _image_files(folder: Path) -> dict[str, Path]:
 
 
 def _read_part(lists: Path, part: str, classes: Sequence[str]) -> Part:
-    ids = tuple(row[0] for row in _rows(lists / f"{part}.txt", columns=1))
+    ids = tuple(row[0] for _, row in _rows(lists / f"{part}.txt", columns=1))
     labels = np.empty((len(ids), len(classes)), dtype=np.int8)
     for k, name in enumerate(classes):
         labels[:, k] = _read_labels(lists / f"{name}_{part}.txt", ids)
@@ -108,31 +108,32 @@ def _read_part(lists: Path, part: str, classes: Sequence[str]) -> Part:
 
 def _read_labels(path: Path, ids: tuple[str, ...]) -> Labels:
     rows = _rows(path, columns=2)
-    if tuple(row[0] for row in rows) != ids:
+    if tuple(row[0] for _, row in rows) != ids:
         raise DatasetError(
             f"'{path}' lists {len(rows)} images.",
             f"Expected the {len(ids)} of the part's own list, in its order.",
             "Unpack the data set again.",
         )
-    for number, row in enumerate(rows, 1):
+    for number, row in rows:
         if row[1] not in {"1", "-1", "0"}:
             raise DatasetError(
                 f"'{path}', line {number}: label {row[1]!r}.",
                 "Expected 1, -1, or 0 for difficult.",
             )
-    return np.array([int(row[1]) for row in rows], dtype=np.int8)
+    return np.array([int(row[1]) for _, row in rows], dtype=np.int8)
 
 
-def _rows(path: Path, columns: int) -> list[list[str]]:
-    """Read a list; two blanks may stand before a positive label, so split at any white space."""
+def _rows(path: Path, columns: int) -> list[tuple[int, list[str]]]:
+    """Read a list as (line number, words); two blanks may stand before a positive label."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise DatasetNotFoundError(path.stem, [path], "Unpack the data set again.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"'{path}' cannot be read: {error}.") from error
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    for number, row in enumerate(rows, 1):
+    lines = enumerate(text.splitlines(), 1)
+    rows = [(number, line.split()) for number, line in lines if line.strip()]
+    for number, row in rows:
         if len(row) < columns:
             raise DatasetError(
                 f"'{path}', line {number}: {' '.join(row)!r}.", f"Expected {columns} columns."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +25,12 @@ from vggfeat.rows import Rows, Status
 
 _log = logging.getLogger(__name__)
 
+_TRIM_PIXELS = 1 << 20  # a second of work for the smallest net, over 2 s for VGG-16
 _AHEAD = 2  # windows that are decoded before the net asks for them
+
+# oneDNN keeps the code it generates for the last 1,024 shapes of a convolution; data sets have far
+# more sizes than that, so that only memory would grow. It reads this at its first convolution.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,7 @@ class Extractor:
         self.workers = workers
         self.on_error = on_error
         self.advance = advance
+        self._since_trim = 0
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Rows]]:
         """Yield the rows of each task; the next one is decoded meanwhile.
@@ -204,6 +212,10 @@ class Extractor:
             if rows:
                 pixels = np.stack([decoded[row].pixels[batch.scale] for row in rows])
                 shard.fill(rows, batch.scale, self._descriptors(shard.task, rows, pixels))
+                self._since_trim += pixels.size // 3
+            if self._since_trim > _TRIM_PIXELS:
+                _return_freed_memory()
+                self._since_trim = 0
 
     @torch.inference_mode()
     def _descriptors(
@@ -302,6 +314,14 @@ class _Shard:
             errors={ids[row]: reason for row, reason in sorted(self._errors.items())},
         )
 
+
+def _return_freed_memory() -> None:
+    """Give back what the allocator keeps: activations of ever new sizes leave holes in its heap."""
+    if _TRIM is not None:
+        _TRIM(0)
+
+
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
 
 _Step = tuple[_Shard, Window | None, dict[int, "Future[_Decoded]"]]
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image, ImageOps
+from PIL import Image
 
 from vggfeat.data.split import Item
 from vggfeat.errors import ImageReadError
@@ -27,10 +27,21 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {  # what undoes each orientation
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _T = TypeVar("_T")
 
-# MAX_PIXELS is checked by us, for every image; Pillow's warning at half of it would only be noise.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# MAX_PIXELS is checked by us, for every image; Pillow's warnings at half of it, and of odd EXIF
+# data, would only be noise (and errors under -W error).
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_size(item: Item) -> tuple[int, int]:
@@ -42,8 +53,7 @@ def read_size(item: Item) -> tuple[int, int]:
 
     def size(image: Image.Image) -> tuple[int, int]:
         width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) in {5, 6, 7, 8}
-        return (width, height) if turned else (height, width)
+        return (width, height) if _orientation(image) >= 5 else (height, width)
 
     height, width = _with_image(item, None, size)
     if item.box is not None:
@@ -152,12 +162,28 @@ def rescale(pixels: Pixels, q: int, interpolation: Interpolation = "bilinear") -
     return np.asarray(image.resize((width, height), _FILTERS[interpolation]))
 
 
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, of an image that is not yet loaded.
+
+    Only what stands before the pixels counts: PNG's own `getexif` would decode the whole image.
+    """
+    if image.format == "TIFF":
+        return 1  # Pillow turns it by itself
+    value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return value if value in _TURNS else 1
+
+
 def _as_rgb(image: Image.Image) -> Image.Image:
     image.seek(0)
-    image = ImageOps.exif_transpose(image)
+    turn = _TURNS[_orientation(image)]
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I"):  # 16 bits, or 16 bits in an integer of 32
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            wide[wide == clear] = 0
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         message = "it has floating-point pixels, whose range is not known"
         raise ValueError(message)
