@@ -22,7 +22,7 @@ def devkit_average_precision(
     ids = [image for image, _ in ground_truth]
     if len(set(ids)) != len(ids):
         raise KeyError("id twice in the ground truth")
-    confidence = {image: -math.inf for image in ids}
+    confidence = dict.fromkeys(ids, -math.inf)
     for image, value in results:
         if image not in confidence:
             raise KeyError(image)
@@ -67,7 +67,7 @@ def _area(recall: Sequence[float], precision: Sequence[float]) -> float:
 def sliding_descriptor(
     tensors: Mapping[str, Tensor], blocks: Sequence[Sequence[int]], x: Tensor, *, ceil_mode: bool
 ) -> Tensor:
-    """fc7 after ReLU of every 7×7 window of pool5, by the original fully connected layers, averaged.
+    """fc7 after ReLU of every 7×7 window of pool5, by the fully connected layers, averaged.
 
     Simonyan & Zisserman 2015, Sect. 3.2: the dense form must equal exactly this.
 

@@ -12,7 +12,7 @@ from vggfeat.classify.aggregate import aggregate, fuse
 How = Literal["average", "stack", "max"]
 
 
-def stored(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]  # float64 in, float32 out
+def stored(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     norms = np.linalg.norm(raw, axis=2)
     unit = raw / np.where(norms > 0, norms, 1)[:, :, None]
     return unit.astype(np.float32), norms.astype(np.float32)

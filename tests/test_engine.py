@@ -56,16 +56,16 @@ def describe(
     return rows
 
 
-def raw(rows: Rows) -> np.ndarray:  # type: ignore[type-arg]  # float64
+def raw(rows: Rows) -> np.ndarray:
     return rows.descriptors.astype(np.float64) * rows.norms[:, :, None].astype(np.float64)
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]  # float64
+def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float((np.linalg.norm(a - b, axis=-1) / np.linalg.norm(b, axis=-1)).max())
 
 
 @torch.inference_mode()
-def reference(paths: Sequence[Path], *, mirror: bool = True) -> np.ndarray:  # type: ignore[type-arg]  # float64
+def reference(paths: Sequence[Path], *, mirror: bool = True) -> np.ndarray:
     """One image, one scale, one side at a time, channels first, on one thread."""
     dense = net().to(memory_format=torch.contiguous_format)
     described = np.empty((len(paths), len(SCALES), 512))
@@ -182,14 +182,14 @@ def test_a_file_that_changes_under_way_stops_the_run(photos: list[Path]) -> None
 
 def test_a_value_that_is_not_finite_names_image_and_layer(photos: list[Path]) -> None:
     broken = net()
-    broken.convolutions["conv3_2"].bias.data[0] = float("inf")  # type: ignore[index,union-attr]  # a parameter
+    broken.get_parameter("convolutions.conv3_2.bias").data[0] = float("inf")
     with pytest.raises(NonFiniteError, match=r"'\d.png' .* first in layer 'conv3_2'"):
         list(Extractor(broken, plan(), workers=2).run([task(photos)]))
 
 
 def test_a_descriptor_of_zero_is_stored_as_zeros(photos: list[Path]) -> None:
     dead = net()
-    dead.convolutions["fc7"].bias.data.fill_(-1e9)  # type: ignore[union-attr,operator]  # a parameter
+    dead.get_parameter("convolutions.fc7.bias").data.fill_(-1e9)
     [(_, rows)] = Extractor(dead, plan(), workers=2).run([task(photos)])
     assert not rows.descriptors.any()
     assert not rows.norms.any()

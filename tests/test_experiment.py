@@ -140,7 +140,7 @@ def test_the_result_is_that_of_the_devkit(tiny_voc: Path, machine: Machine) -> N
     for k, name in enumerate(("cat", "dog", "emu")):
         rows = (tiny_voc / f"ImageSets/Main/{name}_test.txt").read_text().split()
         truth = list(zip(rows[::2], map(int, rows[1::2]), strict=True))
-        scores = list(zip(test.ids, evaluation.scores[:, k].tolist(), strict=True))
+        scores = list(zip(test.ids, evaluation.fitted.scores[:, k].tolist(), strict=True))
         assert result.classes[k].name == name
         for year, ours in ((2007, result.classes[k].voc2007), (2012, result.classes[k].voc2010)):
             assert ours == pytest.approx(devkit_average_precision(truth, scores, year), abs=1e-12)
@@ -157,7 +157,7 @@ def test_a_result_reads_back_as_it_was_written(tiny_voc: Path, machine: Machine)
     path = write(evaluation, machine)
     assert Result.read(path) == evaluation.result
     with safe_open(path.with_suffix(".safetensors"), framework="np") as file:
-        assert np.array_equal(file.get_tensor("coef"), evaluation.classifier.coef)
+        assert np.array_equal(file.get_tensor("coef"), evaluation.fitted.classifier.coef)
     assert write(evaluate(recipe(tiny_voc), machine, Watch()), machine) == path
 
 
@@ -199,7 +199,7 @@ def test_a_store_alone_serves_without_images(tiny_voc: Path, machine: Machine) -
     completed = Recipe.build(values_from_stores([path], given), "a test")
     assert completed.q == (224,)
     alone = evaluate(completed, machine, Watch(), [path])
-    assert np.array_equal(alone.scores, with_images.scores)
+    assert np.array_equal(alone.fitted.scores, with_images.fitted.scores)
     assert alone.result.means == with_images.result.means
 
 
@@ -234,8 +234,8 @@ def test_unreadable_images_leave_training_and_rank_last(tiny_voc: Path, machine:
     evaluation = evaluate(recipe(tiny_voc), machine, Watch())
     assert len(evaluation.samples["train"].readable.ids) == 6
     lost = evaluation.samples["test"].ids.index("000020")
-    assert np.isnan(evaluation.scores[lost]).all()
-    assert np.isfinite(np.delete(evaluation.scores, lost, axis=0)).all()
+    assert np.isnan(evaluation.fitted.scores[lost]).all()
+    assert np.isfinite(np.delete(evaluation.fitted.scores, lost, axis=0)).all()
     assert any("3 images are unreadable" in w for w in evaluation.result.warnings)
     assert all("000020" not in [e.id for e in c.best] for c in evaluation.result.classes)
 
@@ -316,7 +316,7 @@ def test_a_stopped_run_resumes_and_ends_in_the_same_bytes(
     [quiet] = extract(recipe(tiny_voc), machine, Watch())
     other = machine.model_copy(update={"cache": machine.cache.with_name("second")})
     forwards.clear()
-    with pytest.raises(Interrupted, match="Stopped by SIGTERM.*resume") as stopped:
+    with pytest.raises(Interrupted, match=r"Stopped by SIGTERM.*resume") as stopped:
         extract(recipe(tiny_voc), other, Stopping(after=1))
     assert stopped.value.exit_code == 143
     first = sum(forwards)

@@ -24,7 +24,7 @@ Measure = Literal["voc2007", "voc2010"]
 YEARS: dict[Measure, int] = {"voc2007": 2007, "voc2010": 2012}
 
 
-def by_devkit(scores: np.ndarray, labels: np.ndarray, measure: Measure) -> float:  # type: ignore[type-arg]  # any float and integer type
+def by_devkit(scores: np.ndarray, labels: np.ndarray, measure: Measure) -> float:
     truth = [(f"{i}", int(label)) for i, label in enumerate(labels)]
     results = [(f"{i}", float(s)) for i, s in enumerate(scores) if not np.isnan(s)]
     return devkit_average_precision(truth, results, YEARS[measure])
@@ -86,7 +86,7 @@ def test_an_unknown_measure_names_the_nearest() -> None:
 
 
 @st.composite
-def rankings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]  # as above
+def rankings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     count = draw(st.integers(1, 40))
     label = st.sampled_from([1, 1, -1, -1, -1, 0])
     labels = draw(st.lists(label, min_size=count, max_size=count).filter(lambda y: 1 in y))
@@ -98,7 +98,7 @@ def rankings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[
 @given(rankings(), st.sampled_from(["voc2007", "voc2010"]))
 @settings(max_examples=300, deadline=None)
 def test_any_ranking_equals_the_devkit(
-    ranking: tuple[np.ndarray, np.ndarray],  # type: ignore[type-arg]  # as above
+    ranking: tuple[np.ndarray, np.ndarray],
     measure: Measure,
 ) -> None:
     ours = average_precision(*ranking, measure=measure)
@@ -108,7 +108,7 @@ def test_any_ranking_equals_the_devkit(
 @given(rankings())
 @settings(max_examples=100, deadline=None)
 def test_a_monotone_transform_of_the_scores_changes_nothing(
-    ranking: tuple[np.ndarray, np.ndarray],  # type: ignore[type-arg]  # as above
+    ranking: tuple[np.ndarray, np.ndarray],
 ) -> None:
     scores, labels = ranking
     moved = np.round(scores, 6) * 4 + 1  # exact in binary after the rounding
@@ -117,7 +117,7 @@ def test_a_monotone_transform_of_the_scores_changes_nothing(
 
 @given(rankings())
 @settings(max_examples=100, deadline=None)
-def test_the_sklearn_measure_is_sklearns(ranking: tuple[np.ndarray, np.ndarray]) -> None:  # type: ignore[type-arg]  # as above
+def test_the_sklearn_measure_is_sklearns(ranking: tuple[np.ndarray, np.ndarray]) -> None:
     scores, labels = ranking
     scores = np.where(np.isnan(scores), -10, scores)
     kept = labels != 0

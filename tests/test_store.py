@@ -204,7 +204,7 @@ def test_a_record_that_makes_no_sense_is_damage(tmp_path: Path, content: bytes) 
     for number in shards.claims():
         shards.commit(number, make_rows(plan, number), {})
     (tmp_path / "s/shards/000/part-000001.json").write_bytes(content)
-    with pytest.raises(DamagedStoreError, match="part-000001.json"):
+    with pytest.raises(DamagedStoreError, match=r"part-000001\.json"):
         shards.assemble()
 
 

@@ -21,7 +21,7 @@ from vggfeat.classify.svm import (
 )
 from vggfeat.errors import VggfeatError
 
-Arrays = tuple[np.ndarray, np.ndarray]  # type: ignore[type-arg]  # float32 and int8
+Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def settings(**changed: object) -> SvmSettings:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -45,7 +46,7 @@ def thin_torchvision(net: Architecture, tensors: dict[str, Tensor]) -> torchvisi
     for block in net.blocks:
         rows += [*block, "M"]
     model = torchvision.models.VGG(
-        torchvision.models.vgg.make_layers(rows),  # type: ignore[arg-type]  # list is invariant
+        torchvision.models.vgg.make_layers(rows),
         num_classes=1000,
         init_weights=False,
     )
@@ -59,9 +60,9 @@ def thin_torchvision(net: Architecture, tensors: dict[str, Tensor]) -> torchvisi
     convolutions = [m for m in model.features if isinstance(m, nn.Conv2d)]
     linears = [m for m in model.classifier if isinstance(m, nn.Linear)]
     for layer, module in zip(net.layers(), [*convolutions, *linears], strict=True):
-        module.weight.data = tensors[f"{layer.name}.weight"].reshape(module.weight.shape)
-        assert module.bias is not None
-        module.bias.data = tensors[f"{layer.name}.bias"]
+        weight = module.get_parameter("weight")
+        weight.data = tensors[f"{layer.name}.weight"].reshape(weight.shape)
+        module.get_parameter("bias").data = tensors[f"{layer.name}.bias"]
     return model.eval()
 
 
@@ -140,7 +141,7 @@ def test_preprocessing_is_that_of_the_profile() -> None:
 @torch.inference_mode()
 def test_the_full_net_is_timms_dense_vgg(tmp_path: Path, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    theirs = timm.create_model("vgg16", pretrained=False).eval()
+    theirs: Any = timm.create_model("vgg16", pretrained=False).eval()
     for parameter in theirs.parameters():
         if parameter.ndim == 4:  # timm's own initialisation fades to nothing over 16 layers
             nn.init.kaiming_normal_(parameter, nonlinearity="relu")

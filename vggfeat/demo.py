@@ -101,7 +101,7 @@ def run(folder: Path, watch: Watch, workers: int | None = None) -> Outcome:
     result_path = write(evaluation, machine)
     page = write_report(evaluation.result, machine)
     labels = evaluation.samples["test"].labels
-    mean, ninety_ninth = chance(evaluation.scores, labels)
+    mean, ninety_ninth = chance(evaluation.fitted.scores, labels)
     return Outcome(
         evaluation=evaluation,
         result_path=result_path,
@@ -146,7 +146,7 @@ def colour_baseline(
         part: Sample(ids=s.ids, x=_colours([items[i] for i in s.ids]), labels=s.labels)
         for part, s in evaluation.samples.items()
     }
-    scores = fit_and_score(samples, dataset.classes, recipe, machine, watch, {})[2]
+    scores = fit_and_score(samples, dataset.classes, recipe, machine, watch, {}).scores
     labels = evaluation.samples["test"].labels
     return mean_average_precision(scores, labels, measure="voc2007")[0]
 

@@ -19,6 +19,7 @@ from PIL import Image
 from vggfeat.publish import make_folder, publish_bytes
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 PARTS = {"train": 48, "val": 24, "test": 48}  # images
 _FINER = 2  # drawn at this multiple of the size, so that edges come out smooth
@@ -29,30 +30,30 @@ _DIFFICULT = 0.12  # share of objects that are tiny or nearly invisible
 _SIZES = (0.55, 0.95)  # of an object, as a share of the shorter side
 
 
-def _disc(u: Floats, v: Floats) -> Floats:
+def _disc(u: Floats, v: Floats) -> Mask:
     return u * u + v * v < 1
 
 
-def _square(u: Floats, v: Floats) -> Floats:
+def _square(u: Floats, v: Floats) -> Mask:
     return np.maximum(np.abs(u), np.abs(v)) < 0.9
 
 
-def _oval(u: Floats, v: Floats) -> Floats:
+def _oval(u: Floats, v: Floats) -> Mask:
     return u * u + (v / 0.7) ** 2 < 1
 
 
-def _star(u: Floats, v: Floats) -> Floats:
+def _star(u: Floats, v: Floats) -> Mask:
     angle = np.mod(np.arctan2(u, v), 2 * np.pi / 5) - np.pi / 5
     return np.hypot(u, v) * (np.cos(angle) + 0.55 * np.abs(np.sin(angle)) * 3) < 0.95
 
 
-def _frame(u: Floats, v: Floats) -> Floats:
+def _frame(u: Floats, v: Floats) -> Mask:
     rails = (np.abs(np.abs(u) - 0.5) < 0.1) & (np.abs(v) < 1)
     rungs = (np.abs(u) < 0.5) & (np.abs(np.mod(v * 3.5, 1) - 0.5) < 0.2) & (np.abs(v) < 1)
     return rails | rungs
 
 
-def _plus(u: Floats, v: Floats) -> Floats:
+def _plus(u: Floats, v: Floats) -> Mask:
     return (np.minimum(np.abs(u), np.abs(v)) < 0.38) & (np.maximum(np.abs(u), np.abs(v)) < 1)
 
 
@@ -60,8 +61,8 @@ def _plus(u: Floats, v: Floats) -> Floats:
 class _Thing:
     """A class: where it is, and which of its two colours it has, at (u, v) in [-1, 1]²."""
 
-    shape: Callable[[Floats, Floats], Floats]
-    texture: Callable[[Floats, Floats], Floats]
+    shape: Callable[[Floats, Floats], Mask]
+    texture: Callable[[Floats, Floats], Mask]
 
 
 _THINGS = {
@@ -71,7 +72,7 @@ _THINGS = {
         lambda u, v: (np.mod(u * 4, 1) - 0.5) ** 2 + (np.mod(v * 4, 1) - 0.5) ** 2 < 0.09,
     ),
     "board": _Thing(_square, lambda u, v: np.sin(20 * u) * np.sin(20 * v) > 0),  # fine checks
-    "ladder": _Thing(_frame, lambda u, v: np.full_like(u, 0.2)),
+    "ladder": _Thing(_frame, lambda u, v: u < -9),
     "star": _Thing(_star, lambda u, v: np.sin(20 * np.arctan2(u, v)) > 0),  # rays
     "target": _Thing(_disc, lambda u, v: np.sin(22 * np.hypot(u, v)) > 0),  # rings
     "weave": _Thing(_plus, lambda u, v: np.sin(34 * (u + np.abs(v))) > 0),  # fine chevrons
@@ -102,9 +103,9 @@ def make_voc(root: Path, *, seed: int = 0) -> None:
     lists = root / "ImageSets" / "Main"
     for folder in (root / "JPEGImages", root / "Annotations", lists):
         make_folder(folder)
-    number, labels = 0, {}
+    number = 0
+    labels: dict[str, dict[str, dict[str, int]]] = {part: {} for part in PARTS}
     for part, count in PARTS.items():
-        labels[part] = {}
         for turn in range(count):
             number += 1
             name = f"{number:06d}"
@@ -167,7 +168,8 @@ def _background(random: np.random.Generator, height: int, width: int) -> Floats:
     sky, ground = random.uniform(60, 200, (2, 1, 1, 3))
     horizon = random.uniform(0.3, 0.8) * height
     slope = np.clip((np.arange(height)[:, None, None] - horizon) / (0.1 * height) + 0.5, 0, 1)
-    return sky + (ground - sky) * slope + 0.5 * clouds
+    canvas: Floats = sky + (ground - sky) * slope + 0.5 * clouds
+    return canvas
 
 
 def _draw(
@@ -185,7 +187,7 @@ def _draw(
     angle = random.uniform(-0.35, 0.35)
     top, left = max(0, int(cy - 1.6 * radius)), max(0, int(cx - 1.6 * radius))
     region = canvas[top : int(cy + 1.8 * radius), left : int(cx + 1.8 * radius)]
-    y, x = np.mgrid[: region.shape[0], : region.shape[1]].astype(float) + [[[top]], [[left]]]
+    y, x = np.mgrid[top : top + region.shape[0], left : left + region.shape[1]].astype(float)
     u = ((x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)) / radius
     v = ((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) / radius
     thing = _THINGS[name]
@@ -206,7 +208,7 @@ def _two_colours(random: np.random.Generator) -> tuple[Floats, Floats]:
     return (dark, bright) if random.random() < 0.5 else (bright, dark)
 
 
-def _box(mask: npt.NDArray[np.bool_], top: int, left: int) -> tuple[int, int, int, int]:
+def _box(mask: Mask, top: int, left: int) -> tuple[int, int, int, int]:
     """Return the box of a mask whose corner is at (top, left) of the finer canvas."""
     rows, columns = top + np.flatnonzero(mask.any(axis=1)), left + np.flatnonzero(mask.any(axis=0))
     ends = (columns[0], rows[0], columns[-1], rows[-1])

@@ -76,20 +76,33 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What training has given.
+
+    Attributes:
+        search: How C was chosen.
+        classifier: The SVMs, fitted to train and val.
+        scores: (m, K) of the test images; NaN for an unreadable one.
+    """
+
+    search: CSearch
+    classifier: LinearOneVsRest
+    scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A result, and the arrays behind it.
 
     Attributes:
         result: What is written.
-        classifier: The fitted SVMs.
+        fitted: The search, the classifiers and the test scores.
         samples: Of train, val and test.
-        scores: (m, K) of the test images; NaN for an unreadable one.
     """
 
     result: Result
-    classifier: LinearOneVsRest
+    fitted: Fitted
     samples: dict[str, Sample]
-    scores: npt.NDArray[np.float64]
 
 
 def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None = None) -> Dataset:
@@ -238,11 +251,9 @@ def evaluate(
             name: _sample(held, getattr(split, name), recipe) for name in ("train", "val", "test")
         }
         used = tuple(_used(store, split, recipe) for store in held)
-    search, classifier, scores = fit_and_score(
-        samples, dataset.classes, recipe, machine, watch, seconds
-    )
-    result = _result(recipe, dataset, used, samples, search, classifier, scores, seconds)
-    return Evaluation(result=result, classifier=classifier, samples=samples, scores=scores)
+    fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
+    result = _result(recipe, dataset, used, samples, fitted, seconds)
+    return Evaluation(result=result, fitted=fitted, samples=samples)
 
 
 def fit_and_score(
@@ -252,7 +263,7 @@ def fit_and_score(
     machine: Machine,
     watch: Watch,
     seconds: dict[str, float],
-) -> tuple[CSearch, LinearOneVsRest, npt.NDArray[np.float64]]:
+) -> Fitted:
     """Choose C on val, refit on train and val, score test.
 
     Args:
@@ -262,9 +273,6 @@ def fit_and_score(
         machine: Says with how many processes.
         watch: Told of the progress; may stop the search.
         seconds: Gets the time of each step.
-
-    Returns:
-        The search, the classifiers, and (m, K) test scores, NaN for an unreadable image.
     """
     settings = SvmSettings(
         loss=recipe.loss,
@@ -288,7 +296,7 @@ def fit_and_score(
         classifier = fit(x, labels, classes, search.c, settings, _told(watch, advance))
     with _timed(seconds, "score"):
         scores = classifier.decision_scores(samples["test"].x)
-    return search, classifier, scores
+    return Fitted(search=search, classifier=classifier, scores=scores)
 
 
 def write(evaluation: Evaluation, machine: Machine) -> Path:
@@ -303,7 +311,7 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     check_free(path, result.recipe_fingerprint)
     make_folder(machine.results)
     metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
-    evaluation.classifier.save(path.with_suffix(".safetensors"), metadata)
+    evaluation.fitted.classifier.save(path.with_suffix(".safetensors"), metadata)
     return result.write(machine.results)
 
 
@@ -381,11 +389,10 @@ def _result(
     dataset: Dataset,
     stores: tuple[StoreUsed, ...],
     samples: dict[str, Sample],
-    search: CSearch,
-    classifier: LinearOneVsRest,
-    scores: npt.NDArray[np.float64],
+    fitted: Fitted,
     seconds: dict[str, float],
 ) -> Result:
+    search, classifier, scores = fitted.search, fitted.classifier, fitted.scores
     train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
     test = samples["test"]
     classes = class_results(

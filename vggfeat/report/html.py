@@ -34,7 +34,7 @@ _EXAMPLES = 6  # of each kind for a class
 _THUMBNAIL = 160  # longer side, pixels
 _QUALITY = 80  # JPEG
 _ROOM = 4_000_000  # base64 characters of pictures: pages over 5 MB are slow on a phone
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "MPO")
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _NAME_LENGTH = 22  # characters of a class name that fit beside the bars
 
 _FIELDS = {

@@ -1,0 +1,106 @@
+"""What the README and the recipes say is true of the program."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from tests.conftest import photo
+from tests.test_cli import commands
+from vggfeat.cli import main
+from vggfeat.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"(?P<mark><!-- needs downloads -->\n)?```sh\n(?P<text>.*?)```", re.DOTALL)
+
+
+def shell_lines(*, offline: bool) -> list[str]:
+    """The commands of the README, those that need downloads or those that do not."""
+    return [
+        line.partition("  #")[0].strip()
+        for block in BLOCK.finditer(README)
+        if bool(block["mark"]) is not offline
+        for line in block["text"].splitlines()
+    ]
+
+
+def test_the_two_first_commands_are_targets_that_ci_runs() -> None:
+    assert [line for line in shell_lines(offline=True) if line.startswith("make")] == [
+        "make demo",
+        "make test",
+    ]
+    ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"make demo", "make test", "make test-slow"} <= set(ci)
+    targets = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{t}:", targets, re.MULTILINE) for t in ("demo", "test", "test-slow"))
+
+
+@pytest.mark.parametrize("command", commands(main), ids=" ".join)
+def test_every_command_is_in_the_readme(command: tuple[str, ...]) -> None:
+    assert f"`vggfeat {' '.join(command)}" in README
+
+
+def test_every_command_of_the_readme_exists_with_its_options() -> None:
+    lines = [line for offline in (True, False) for line in shell_lines(offline=offline)]
+    ours = [shlex.split(line)[1:] for line in lines if line.startswith("vggfeat")]
+    assert len(ours) >= 5
+    for words in ours:
+        command: click.Command = main
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        known = {flag for parameter in command.params for flag in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_the_readmes_offline_commands_run_on_a_folder_of_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they stand, but for the thin net: the full one would take minutes here."""
+    monkeypatch.chdir(tmp_path)
+    for k, name in enumerate(("cats", "dogs")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for n in range(5):
+            path = tmp_path / "photos" / name / f"{n}.jpg"
+            Image.fromarray(photo(90, 120, seed=10 * k + n)).save(path)
+    ran = 0
+    for line in shell_lines(offline=True):
+        if line.startswith("vggfeat"):
+            words = shlex.split(line.replace("--model vgg16 ", "--model vgg16-thin "))[1:]
+            done = CliRunner().invoke(main, words)
+            assert done.exit_code == 0, done.output
+            ran += 1
+    assert ran == 2
+    assert len(list(Path("results").glob("folder-photos-*.json"))) == 1
+    [path] = Path("features").glob("*/descriptors.h5")
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        code = block.replace("features/…/descriptors.h5", str(path))
+        code = code.replace("000005", "cats/0.jpg").replace("000007", "dogs/3.jpg")
+        exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.name)
+def test_every_recipe_parses_and_is_listed(path: Path) -> None:
+    recipe = Recipe.from_toml(path)
+    assert recipe.q
+    assert f"`{path.name}`" in (ROOT / "pipelines" / "README.md").read_text()
+
+
+def test_the_recipe_of_the_paper_is_the_papers() -> None:
+    recipe = Recipe.from_toml(ROOT / "pipelines" / "voc2007-vgg16.toml")
+    assert recipe.paper is not None
+    assert (recipe.paper.table, recipe.paper.value) == (11, 89.3)
+    plain = Recipe.build({"dataset": "voc2007", "models": ["vgg16"]}, "a test")
+    assert recipe.canonical() == plain.canonical()
+
+
+def test_links_inside_the_repository_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "pipelines/README.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

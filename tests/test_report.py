@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import photo
+from vggfeat.report.html import write_page
+from vggfeat.report.result import ClassResult, Example, Result, ResultError, Search, StoreUsed
+from vggfeat.report.text import result_text
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def one_class(name: str, ap: float | None) -> ClassResult:
+    return ClassResult(
+        name=name,
+        c=0.5,
+        train=7,
+        test=0 if ap is None else 5,
+        voc2007=ap,
+        voc2010=ap,
+        recall=None,
+        note="no positive in test: no AP" if ap is None else None,
+        curve=() if ap is None else ((0.2, 1.0), (0.6, 0.75), (1.0, ap)),
+        best=(Example(id="a.jpg", score=1.5, label=1), Example(id="b.jpg", score=1.0, label=-1)),
+        worst=(Example(id="broken.jpg", score=-2.0, label=1),),
+    )
+
+
+def result(*classes: ClassResult) -> Result:
+    store = StoreUsed(
+        model="vgg16-thin",
+        weights="random:0",
+        weights_sha256="w" * 64,
+        path="features/x/descriptors.h5",
+        fingerprint="f" * 64,
+        row_fingerprint="r" * 64,
+        recipe={"net": "vgg16-thin", "profile": "oxford"},
+        images=24,
+        unreadable=1,
+        zero=0,
+        cropped=0,
+    )
+    known = [c.voc2007 for c in classes if c.voc2007 is not None]
+    mean = float(np.mean(known))
+    return Result(
+        name="x",
+        recipe={"dataset": "voc2007", "models": ["vgg16-thin"], "scales": [256]},
+        recipe_fingerprint="e" * 64,
+        kind="multi-label",
+        sizes={"train": 8, "val": 6, "test": 10},
+        ignored=0,
+        stores=(store,),
+        descriptor_size=512,
+        search=Search(
+            measure="voc2007",
+            grid=(0.25, 0.5, 1.0),
+            means=(0.3, 0.4, None),
+            grown=False,
+            at_edge=False,
+            fits=9,
+            not_converged=0,
+        ),
+        classes=classes,
+        means={"voc2007": mean, "voc2010": mean},
+        counted={"voc2007": len(known), "voc2010": len(known)},
+        measure="voc2007",
+        score=mean,
+        warnings=("vgg16-thin has random weights (random:0): a substitute.",),
+        seconds={"fit": 1.25},
+        versions={"torch": "2.15.0"},
+    )
+
+
+SAMPLE = result(one_class("cat", 0.3), one_class(HOSTILE, 0.9), one_class("$x^$", None))
+
+
+def jpeg(_: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(photo(90, 120, seed=1)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def some_broken(image: str) -> bytes:
+    if image == "broken.jpg":
+        raise KeyError(image)
+    return jpeg(image)
+
+
+class Page(HTMLParser):
+    """Collects tags, their attributes and the text outside of scripts and styles."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._mute = 0
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._mute += tag in {"script", "style"}
+
+    def handle_endtag(self, tag: str) -> None:
+        self._mute -= tag in {"script", "style"}
+
+    def handle_data(self, data: str) -> None:
+        if not self._mute:
+            self.text += data
+
+
+def test_the_page_shows_the_numbers_and_escapes_what_it_is_given(tmp_path: Path) -> None:
+    write_page(SAMPLE, tmp_path / "x.html", some_broken)
+    page = Page(tmp_path / "x.html")
+    for expected in (
+        "60.0",
+        "over 2 of 3 classes",
+        "random weights",
+        "no positive in test",
+        "$x^$",
+    ):
+        assert expected in page.text, expected
+    assert HOSTILE in page.text
+    assert HOSTILE not in (tmp_path / "x.html").read_text()
+    assert "alert(1)" not in "".join(
+        content for tag, attributes in page.tags for content in [tag, *map(str, attributes)]
+    )
+
+
+def test_the_page_has_pictures_and_plots_and_loads_nothing(tmp_path: Path) -> None:
+    write_page(SAMPLE, tmp_path / "x.html", some_broken)
+    page = Page(tmp_path / "x.html")
+    pictures = [attributes for tag, attributes in page.tags if tag == "image"]
+    assert len(pictures) == 2  # a.jpg and b.jpg, each embedded once though every class shows them
+    assert all(str(p["href"]).startswith("data:image/jpeg;base64,") for p in pictures)
+    shown = [attributes for tag, attributes in page.tags if tag == "use"]
+    assert {str(p["href"]) for p in shown} >= {f"#{p['id']}" for p in pictures}
+    drawings = [
+        attributes for tag, attributes in page.tags if tag == "svg" and "role" in attributes
+    ]
+    assert len(drawings) >= 3
+    assert all(attributes["aria-label"] for attributes in drawings)
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert not str(attributes.get(name, "")).startswith(("http", "//"))
+    write_page(SAMPLE, tmp_path / "plain.html")
+    assert not any(tag == "image" for tag, _ in Page(tmp_path / "plain.html").tags)
+
+
+def test_classes_stand_in_the_order_of_the_measure(tmp_path: Path) -> None:
+    write_page(SAMPLE, tmp_path / "x.html")
+    text = Page(tmp_path / "x.html").text
+    table = text[text.index("Classes") :]
+    assert table.index(HOSTILE) < table.index("cat") < table.index("$x^$")
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
+    write_page(SAMPLE, tmp_path / "1.html", jpeg)
+    write_page(SAMPLE, tmp_path / "2.html", jpeg)
+    assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
+
+
+def test_a_page_of_many_classes_stays_small(tmp_path: Path) -> None:
+    many = result(*(one_class(f"class {k}", k / 102) for k in range(102)))
+    write_page(many, tmp_path / "x.html", some_broken)
+    assert (tmp_path / "x.html").stat().st_size < 5_000_000
+
+
+def test_the_text_has_every_number(tmp_path: Path) -> None:
+    text = result_text(SAMPLE)
+    assert "cat" in text
+    assert "30.00" in text
+    assert "voc2007 60.00 over 2 of 3 classes; train 8, val 6, test 10 images" in text
+    assert "C by voc2007 on val: 0.25: 30.00, 0.5: 40.00, 1: –" in text
+    assert "note: vgg16-thin has random weights (random:0): a substitute." in text
+
+
+def test_a_result_is_read_back_and_rubbish_is_refused(tmp_path: Path) -> None:
+    path = SAMPLE.write(tmp_path)
+    assert Result.read(path) == SAMPLE
+    path.write_text('{"name": "x"}')
+    with pytest.raises(ResultError, match="is no result of vggfeat"):
+        Result.read(path)
+    with pytest.raises(ResultError, match="is the result of another recipe"):
+        SAMPLE.write(tmp_path)
+    path.write_text("rubbish")
+    with pytest.raises(ResultError, match="is in the way"):
+        SAMPLE.write(tmp_path)
