@@ -121,7 +121,8 @@ class _Lines:
     def __call__(self, count: int) -> None:
         self._done += count
         now = time.monotonic()
-        if now - self._spoken < _SPEAK_EVERY and self._done < self._total:
+        finished = self._done - count < self._total <= self._done
+        if now - self._spoken < _SPEAK_EVERY and not finished:
             return
         self._spoken = now
         rate = self._done / max(now - self._begin, 1e-9)
