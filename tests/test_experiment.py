@@ -55,6 +55,22 @@ def test_a_second_extract_runs_no_forward_pass(
     assert digest(path) == before
 
 
+def test_what_a_kill_left_beside_a_complete_store_is_removed(
+    tiny_voc: Path, machine: Machine, forwards: list[int]
+) -> None:
+    [path] = extract(recipe(tiny_voc), machine, Watch())
+    (path.parent / "shards" / "000").mkdir(parents=True)
+    (path.parent / "shards" / "000" / "part-000000.json").write_text("{}")
+    forwards.clear()
+    extract(recipe(tiny_voc), machine, Watch())
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "descriptors.h5",
+        "descriptors.json",
+        "plan.json",
+    ]
+    assert forwards == []
+
+
 @pytest.mark.parametrize("same_size", [False, True])
 def test_after_one_image_changed_exactly_it_is_computed(
     tiny_voc: Path, machine: Machine, forwards: list[int], same_size: bool

@@ -37,7 +37,7 @@ from vggfeat.rows import Status
 from vggfeat.scoring import class_results, means, number
 from vggfeat.store.donors import Donors
 from vggfeat.store.layout import DESCRIPTORS
-from vggfeat.store.shards import ShardFolder
+from vggfeat.store.shards import ShardFolder, tidy
 from vggfeat.store.store import DescriptorStore, adopt
 
 if TYPE_CHECKING:
@@ -142,7 +142,9 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
 def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:
     path = job.folder / DESCRIPTORS
     lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
-    if not job.complete and not (lost_record and adopt(path, job.plan.fingerprint)):
+    if job.complete or (lost_record and adopt(path, job.plan.fingerprint)):
+        tidy(job.folder)
+    else:
         tell_near_matches(job)
         with ShardFolder(job.folder, job.plan) as shards:
             while shards.pending():

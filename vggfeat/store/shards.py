@@ -36,6 +36,12 @@ _CHUNK_BYTES = 1 << 20  # at least; smaller chunks made writing three times slow
 _SHARDS_PER_FOLDER = 1000
 
 
+def tidy(folder: Path) -> None:
+    """Remove what a complete store no longer needs, also after a kill in the middle of that."""
+    shutil.rmtree(folder / "shards", ignore_errors=True)
+    sweep(folder)
+
+
 def shard_rows(row_seconds: float, row_bytes: int) -> int:
     """Return how many rows make a shard: about 60 s of work and 64 MB, 8 to 1,024.
 
@@ -156,7 +162,7 @@ class ShardFolder:
             except DamagedStoreError:
                 if not self.complete:  # else another assembler was first, and removed the shards
                     raise
-        shutil.rmtree(self.folder / "shards", ignore_errors=True)
+        tidy(self.folder)
         return target
 
     def _assemble(self, target: Path) -> None:
