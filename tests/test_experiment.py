@@ -14,7 +14,14 @@ from safetensors import safe_open
 from tests.conftest import photo
 from tests.reference import devkit_average_precision
 from vggfeat import planning
-from vggfeat.errors import DatasetError, Interrupted, StaleStoreError, StoreNotFoundError
+from vggfeat.classify.measures import average_precision
+from vggfeat.errors import (
+    DatasetError,
+    Interrupted,
+    RecipeError,
+    StaleStoreError,
+    StoreNotFoundError,
+)
 from vggfeat.experiment import evaluate, extract, write
 from vggfeat.planning import values_from_stores
 from vggfeat.progress import Watch
@@ -269,6 +276,27 @@ def test_a_class_without_positives_is_named_and_leaves_the_mean(
     assert result.counted == {"voc2007": 2, "voc2010": 2}
     others = [result.classes[k].voc2007 for k in (0, 2)]
     assert result.score == pytest.approx(np.mean([v for v in others if v is not None]))
+
+
+def test_scikit_learns_measure_can_be_the_experiments_own(tiny_voc: Path, machine: Machine) -> None:
+    wanted = recipe(tiny_voc, measure="sklearn")
+    extract(wanted, machine, Watch())
+    evaluation = evaluate(wanted, machine, Watch())
+    labels, scores = evaluation.samples["test"].labels, evaluation.fitted.scores
+    expected = np.mean(
+        [
+            average_precision(scores[:, k], labels[:, k], measure="sklearn")
+            for k in range(3)
+            if (labels[:, k] > 0).any()
+        ]
+    )
+    assert evaluation.result.score == pytest.approx(expected)
+
+
+def test_class_recall_needs_one_class_for_each_image(tiny_voc: Path, machine: Machine) -> None:
+    extract(recipe(tiny_voc), machine, Watch())
+    with pytest.raises(RecipeError, match="any number of classes"):
+        evaluate(recipe(tiny_voc, measure="mean_class_recall"), machine, Watch())
 
 
 def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machine) -> None:

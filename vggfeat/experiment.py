@@ -26,7 +26,7 @@ from vggfeat.classify.svm import (
 )
 from vggfeat.data import open_dataset
 from vggfeat.data.split import Dataset, Kind, Labels, Part, Split
-from vggfeat.errors import DatasetError, VggfeatError
+from vggfeat.errors import DatasetError, RecipeError, VggfeatError
 from vggfeat.extract.images import MAX_ASPECT
 from vggfeat.planning import StoreJob, find_store, plan_store, tell_near_matches, versions, workers
 from vggfeat.progress import Watch
@@ -147,11 +147,15 @@ def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:
     else:
         tell_near_matches(job)
         with ShardFolder(job.folder, job.plan) as shards:
+            told = False
             while shards.pending():
                 committed = _fill(job, shards, machine, watch)
                 watch.check(_RESUME)
                 if not committed and shards.pending():
-                    time.sleep(_WAIT)  # other processes have claimed what is left
+                    if not told:
+                        _log.info("other processes work on what is left; waiting for them")
+                    told = True
+                    time.sleep(_WAIT)
             path = shards.assemble()
     with DescriptorStore.open(path) as store:
         if count := len(store.unreadable):
@@ -167,11 +171,13 @@ def _fill(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) ->
     first = list(islice(claims, 1))
     if not first:
         return 0
-    donors = Donors(job.folder, shards.plan)
-    notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
     waiting = sum(len(shards.plan.shard_range(k)) for k in shards.pending())
     committed = 0
-    with watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance:
+    with (
+        Donors(job.folder, shards.plan) as donors,
+        watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance,
+    ):
+        notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
         advance(shards.plan.rows - waiting)
         tasks = (_task(job, shards, donors, number) for number in chain(first, claims))
         for task, rows in _extractor(job, shards, machine, advance).run(tasks):
@@ -244,6 +250,12 @@ def evaluate(
                 f"{recipe.dataset!r} has no labels.",
                 "An SVM needs one sub-folder per class.",
                 "`vggfeat extract` alone gives its descriptors.",
+            )
+        if recipe.measure == "mean_class_recall" and dataset.kind is Kind.MULTI_LABEL:
+            raise RecipeError(
+                f"measure = 'mean_class_recall' on {recipe.dataset!r}.",
+                "Its images have any number of classes, so there is no class recall.",
+                "Pass --measure voc2007 or voc2010.",
             )
         for model in recipe.models[len(held) :]:
             job = plan_store(recipe, machine, dataset, model, watch)
@@ -400,8 +412,8 @@ def _result(
     classes = class_results(
         dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
     )
-    values, counted = means(test.labels, scores, dataset.kind)
     measure = recipe.measure or "voc2007"
+    values, counted = means(test.labels, scores, dataset.kind, measure)
     identity = [recipe.canonical(), [store.fingerprint for store in stores]]
     return Result(
         name=recipe.file_name(),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall, precision_recall
-from vggfeat.classify.svm import predicted_class
+from vggfeat.classify.svm import Measure, predicted_class
 from vggfeat.data.split import Kind, Labels
 from vggfeat.report.result import ClassResult, Example
 
@@ -65,7 +66,7 @@ def class_results(
 
 
 def means(
-    labels: Labels, scores: Scores, kind: Kind
+    labels: Labels, scores: Scores, kind: Kind, measure: Measure
 ) -> tuple[dict[str, float | None], dict[str, int]]:
     """Return the mean of each measure, and over how many classes it runs.
 
@@ -73,12 +74,16 @@ def means(
         labels: (m, K) of the test images.
         scores: (m, K).
         kind: Whether each image has one class.
+        measure: The experiment's own, in case it is none of the usual ones.
     """
     values: dict[str, float | None] = {}
     counted: dict[str, int] = {}
-    for measure in ("voc2007", "voc2010"):
-        mean, each = mean_average_precision(scores, labels, measure=measure)
-        values[measure], counted[measure] = number(mean), int((~np.isnan(each)).sum())
+    averages: list[Literal["voc2007", "voc2010", "sklearn"]] = ["voc2007", "voc2010"]
+    if measure == "sklearn":
+        averages.append(measure)
+    for name in averages:
+        mean, each = mean_average_precision(scores, labels, measure=name)
+        values[name], counted[name] = number(mean), int((~np.isnan(each)).sum())
     if kind is Kind.ONE_CLASS:
         true = labels.argmax(axis=1)
         values["mean_class_recall"] = number(mean_class_recall(predicted_class(scores), true))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ def possible_donors(folder: Path, row_fingerprint: str) -> tuple[tuple[str, str]
 
 
 class Donors:
-    """The donors of a store's plan, open for reading.
+    """The donors of a store's plan, open for reading; use it in a `with` statement.
 
     Args:
         folder: The store in the making.
@@ -54,11 +55,13 @@ class Donors:
 
     def __init__(self, folder: Path, plan: StorePlan) -> None:
         self.missing: list[str] = []
+        self._opened: list[DescriptorStore] = []
         self._where: dict[bytes, tuple[DescriptorStore, str]] = {}
         for name, digest in plan.donors:
             try:
                 path = folder.parent / name
                 store = DescriptorStore.open(path)
+                self._opened.append(store)
                 if recorded_digest(path) != digest:
                     raise StoreError(f"'{path}' is another file by now.")
             except (OSError, StoreError) as error:
@@ -69,6 +72,13 @@ class Donors:
             for image, sha256, sound in zip(store.ids, store.image_digests(), usable, strict=True):
                 if sound:
                     self._where.setdefault(sha256.tobytes(), (store, image))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for store in self._opened:
+            store.close()
 
     def known(
         self, sha256: Mapping[int, str], scales: Sequence[int]
@@ -84,15 +94,17 @@ class Donors:
         """
         known: Known = {}
         sizes: dict[int, tuple[int, int]] = {}
+        found: dict[DescriptorStore, list[tuple[int, str]]] = {}
         for row, digest in sha256.items():
-            store, image = self._where.get(bytes.fromhex(digest), (None, ""))
-            shared = [q for q in scales if store is not None and q in store.scales]
-            if store is None or not shared:
-                continue
-            rows = store.read([image], shared)
-            known[row] = {
-                scales.index(q): (rows.descriptors[0, i], float(rows.norms[0, i]))
-                for i, q in enumerate(shared)
-            }
-            sizes[row] = (int(rows.image_size[0, 0]), int(rows.image_size[0, 1]))
+            if place := self._where.get(bytes.fromhex(digest)):
+                found.setdefault(place[0], []).append((row, place[1]))
+        for store, wanted in found.items():
+            shared = [q for q in scales if q in store.scales]
+            rows = store.read([image for _, image in wanted], shared)
+            for n, (row, _) in enumerate(wanted if shared else ()):
+                known[row] = {
+                    scales.index(q): (rows.descriptors[n, i], float(rows.norms[n, i]))
+                    for i, q in enumerate(shared)
+                }
+                sizes[row] = (int(rows.image_size[n, 0]), int(rows.image_size[n, 1]))
         return known, sizes

@@ -329,6 +329,7 @@ def adopt(path: Path, fingerprint: str) -> bool:
             if store.verified or store.fingerprint != fingerprint or store.verify().faults:
                 return store.verified
             count = len(store)
+            lost = [i for i, s in zip(store.ids, store.statuses(), strict=True) if s == 1]
     except StoreError as error:
         _log.warning("%s", error)
         return False
@@ -337,7 +338,7 @@ def adopt(path: Path, fingerprint: str) -> bool:
         "bytes": path.stat().st_size,
         "sha256": sha256_of(path),
         "rows": count,
-        "unreadable": {},
+        "unreadable": dict.fromkeys(lost, "the reason was lost with the record"),
     }
     publish_new(path.with_name(RECORD), json.dumps(record, indent=1, sort_keys=True).encode())
     return True
