@@ -29,7 +29,7 @@ DEFAULT_GRID = tuple(2.0**k for k in range(-4, 8))
 _OUTERMOST = 15  # the grid grows to 2^±15 at most
 _FALLBACK_C = 1.0  # where no validation image has a class, so that nothing can be measured
 _TOLERANCE = 1e-3
-_MAX_ITERATIONS = 10_000
+_MAX_ITERATIONS = 1_000  # LIBLINEAR's own
 _SMALL = 20_000_000  # values read in all fits together; below, starting processes costs more
 
 
