@@ -259,6 +259,16 @@ def test_a_cache_that_is_a_file_is_a_clear_error(call: CliRunner, tiny_voc: Path
     refused(call, ["extract", *FAST, "--dataset", f"voc:{tiny_voc}"], "could not be written")
 
 
+def test_a_ctrl_c_in_a_fitting_process_is_exit_code_130(
+    call: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vggfeat.doctor.examine", interrupted)
+    refused(call, ["doctor"], "Stopped by SIGINT. Run the same command again.", code=130)
+
+
 def test_a_bug_keeps_its_traceback(call: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError

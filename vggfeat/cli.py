@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from vggfeat import __version__
-from vggfeat.errors import RecipeError, VggfeatError
+from vggfeat.errors import Interrupted, RecipeError, VggfeatError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,8 +86,14 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except VggfeatError as error:
-            click.echo(f"vggfeat: {error}", err=True)
-            ctx.exit(error.exit_code)
+            _fail(ctx, error)
+        except KeyboardInterrupt:  # a fitting process got the terminal's Ctrl-C before we did
+            _fail(ctx, Interrupted(signal.SIGINT, "Run the same command again."))
+
+
+def _fail(ctx: click.Context, error: VggfeatError) -> NoReturn:
+    click.echo(f"vggfeat: {error}", err=True)
+    ctx.exit(error.exit_code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
