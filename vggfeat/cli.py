@@ -304,10 +304,18 @@ def doctor(as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by 
     Example:
       vggfeat doctor
     """
+    from dataclasses import asdict
+
     from vggfeat import doctor as surgery
 
-    rows = [finding.__dict__ for finding in surgery.examine(_machine(options))]
-    _print_rows(rows, as_json)
+    findings = list(surgery.examine(_machine(options)))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+        return
+    for found in findings:
+        click.echo(f"{found.state:8} {found.what:18} {found.detail}")
+        if found.remedy:
+            click.echo(f"{'':27} → {found.remedy}")
 
 
 @main.command()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggfeat import data
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import DatasetNotFoundError, VggfeatError
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.weights import catalogue, find_weights, weight_folders
 from vggfeat.planning import versions
@@ -88,8 +88,12 @@ def _disk(cache: Path) -> Finding:
 def _dataset(name: str, machine: Machine) -> Finding:
     try:
         dataset = data.open_dataset(name, machine.data_root)
+    except DatasetNotFoundError:
+        detail = f"not under '{machine.data_root}'"
+        remedy = f"unpack it there (datasets/{name}/README.md says how), or pass --data-root"
+        return Finding(what=name, state="missing", detail=detail, remedy=remedy)
     except VggfeatError as error:
-        remedy = f"unpack it under '{machine.data_root}' or pass --data-root"
+        remedy = f"unpack it under '{machine.data_root}' again"
         return Finding(what=name, state="missing", detail=str(error), remedy=remedy)
     return Finding(what=name, state="ok", detail=f"{len(dataset.items)} images")
 
