@@ -78,6 +78,23 @@ def test_what_a_kill_left_beside_a_complete_store_is_removed(
     assert forwards == []
 
 
+@pytest.mark.parametrize("victim", ["descriptors.h5", "descriptors.json", "plan.json"])
+def test_a_damaged_store_beside_it_disturbs_nobody(
+    tiny_voc: Path, machine: Machine, forwards: list[int], victim: str
+) -> None:
+    [path] = extract(recipe(tiny_voc, limit=2), machine, Watch())
+    damaged = path.with_name(victim)
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    forwards.clear()
+    [whole] = extract(recipe(tiny_voc, limit=3), machine, Watch())
+    assert sum(forwards) == 2 * 9  # nothing could be copied
+    evaluate(recipe(tiny_voc, limit=3), machine, Watch())
+    with pytest.raises(StoreNotFoundError):
+        evaluate(recipe(tiny_voc, limit=4), machine, Watch())
+    with DescriptorStore.open(whole) as store:
+        assert store.verify().faults == ()
+
+
 @pytest.mark.parametrize("same_size", [False, True])
 def test_after_one_image_changed_exactly_it_is_computed(
     tiny_voc: Path, machine: Machine, forwards: list[int], same_size: bool

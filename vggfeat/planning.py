@@ -16,7 +16,7 @@ from typing import Any
 from vggfeat import __version__
 from vggfeat.data.split import Dataset, Item, manifest_digest, slug
 from vggfeat.digests import sha256_of_each
-from vggfeat.errors import ImageReadError, StaleStoreError, StoreNotFoundError
+from vggfeat.errors import ImageReadError, StaleStoreError, StoreError, StoreNotFoundError
 from vggfeat.extract.images import (
     DECODER,
     MAX_ASPECT,
@@ -29,7 +29,7 @@ from vggfeat.nets.architectures import architecture
 from vggfeat.nets.weights import Weights, find_weights
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe, fingerprint
-from vggfeat.store.donors import possible_donors, siblings
+from vggfeat.store.donors import Donors, possible_donors, siblings
 from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
 from vggfeat.store.shards import shard_rows
 from vggfeat.store.store import DescriptorStore
@@ -85,7 +85,7 @@ class Estimate:
     Attributes:
         store: Where it would stand.
         rows: Images in the store.
-        copied: How many another store has already, at all scales or some.
+        copied: How many another store has already, at every scale.
         gflop: Of all forward passes.
         seconds: A rough guess.
         disk_bytes: Of the complete store; while it is assembled twice as much.
@@ -201,10 +201,13 @@ def find_store(job: StoreJob, recipe: Recipe) -> Path:
             continue
         if not set(job.plan.scales) <= set(plan.scales):
             continue
-        with DescriptorStore.open(folder) as store:
-            held = dict(
-                zip(store.ids, (d.tobytes().hex() for d in store.image_digests()), strict=True)
-            )
+        try:
+            with DescriptorStore.open(folder) as store:
+                digests = [digest.tobytes().hex() for digest in store.image_digests()]
+                held = dict(zip(store.ids, digests, strict=True))
+        except StoreError as error:
+            _log.warning("not considered: %s", error)
+            continue
         if all(held.get(i) == digest for i, digest in ids.items()):
             return folder / DESCRIPTORS
     partial = job.folder.is_dir()
@@ -284,12 +287,8 @@ def versions() -> dict[str, str]:
 
 
 def _copied(job: StoreJob) -> int:
-    held: set[str] = set()
-    for name, _ in job.plan.donors:
-        with DescriptorStore.open(job.folder.parent / name) as store:
-            if set(job.plan.scales) <= set(store.scales):
-                held |= {digest.tobytes().hex() for digest in store.image_digests()}
-    return sum(digest in held for digest in job.digests)
+    with Donors(job.folder, job.plan) as donors:
+        return sum(donors.covers(digest, job.plan.scales) for digest in job.digests)
 
 
 def _execution(machine: Machine) -> dict[str, Any]:

@@ -38,11 +38,16 @@ def possible_donors(folder: Path, row_fingerprint: str) -> tuple[tuple[str, str]
     Returns:
         (path relative to the folder's parent, SHA-256) of each.
     """
-    return tuple(
-        (f"{place.name}/{DESCRIPTORS}", recorded_digest(place / DESCRIPTORS))
-        for place, plan in siblings(folder).items()
-        if plan.row_fingerprint == row_fingerprint and (place / RECORD).exists()
-    )
+    found = []
+    for place, plan in siblings(folder).items():
+        if plan.row_fingerprint == row_fingerprint and (place / RECORD).exists():
+            try:
+                digest = recorded_digest(place / DESCRIPTORS)
+            except StoreError as error:
+                _log.warning("rows cannot be copied: %s", error)
+            else:
+                found.append((f"{place.name}/{DESCRIPTORS}", digest))
+    return tuple(found)
 
 
 class Donors:
@@ -79,6 +84,11 @@ class Donors:
     def __exit__(self, *_: object) -> None:
         for store in self._opened:
             store.close()
+
+    def covers(self, sha256: str, scales: Sequence[int]) -> bool:
+        """Return whether nothing need be computed for an image of that digest."""
+        place = self._where.get(bytes.fromhex(sha256))
+        return place is not None and set(scales) <= set(place[0].scales)
 
     def known(
         self, sha256: Mapping[int, str], scales: Sequence[int]
