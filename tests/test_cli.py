@@ -39,7 +39,7 @@ def run(call: CliRunner, *arguments: str, code: int = 0) -> Result:
     return result
 
 
-def refused(call: CliRunner, arguments: Sequence[str], *said: str, code: int = 1) -> None:
+def check_refused(call: CliRunner, arguments: Sequence[str], *said: str, code: int = 1) -> None:
     """The command fails with one message on stderr that says all of `said`, and prints nothing."""
     result = call.invoke(main, list(arguments))
     assert result.exit_code == code, result.output + repr(result.exception)
@@ -102,8 +102,10 @@ def test_a_store_given_by_its_path_brings_its_settings(call: CliRunner, tiny_voc
         image.unlink()
     arguments = ["svm", "--store", path, "--dataset", f"voc:{tiny_voc}", "--grid", "1"]
     assert "mean over classes" in run(call, *arguments).stdout
-    refused(call, [*arguments, "--model", "vgg19-thin"], "net 'vgg16-thin' there", "another recipe")
-    refused(call, [*arguments, "--scales", "256"], "has the scales (224,), not 256")
+    check_refused(
+        call, [*arguments, "--model", "vgg19-thin"], "net 'vgg16-thin' there", "another recipe"
+    )
+    check_refused(call, [*arguments, "--scales", "256"], "has the scales (224,), not 256")
 
 
 def test_a_recipe_runs_and_options_win(call: CliRunner, tiny_voc: Path) -> None:
@@ -176,7 +178,7 @@ VOC = ["--dataset", "voc2007"]
 def test_bad_values_are_one_message_and_exit_code_1(
     call: CliRunner, arguments: list[str], said: list[str]
 ) -> None:
-    refused(call, arguments, *said)
+    check_refused(call, arguments, *said)
 
 
 @pytest.mark.parametrize(
@@ -185,22 +187,22 @@ def test_bad_values_are_one_message_and_exit_code_1(
 def test_a_command_line_that_makes_no_sense_is_exit_code_2(
     call: CliRunner, arguments: list[str]
 ) -> None:
-    refused(call, arguments, "Usage:", code=2)
+    check_refused(call, arguments, "Usage:", code=2)
 
 
 def test_an_empty_folder_is_an_error(call: CliRunner) -> None:
     Path("empty").mkdir()
-    refused(call, ["extract", *FAST, "--dataset", "folder:empty"], "'empty' holds no image")
+    check_refused(call, ["extract", *FAST, "--dataset", "folder:empty"], "'empty' holds no image")
 
 
 def test_shared_ids_and_missing_images_are_errors(call: CliRunner, tiny_voc: Path) -> None:
     command = ["extract", *FAST, "--dataset", f"voc:{tiny_voc}"]
     (tiny_voc / "JPEGImages" / "000009.jpg").unlink()
-    refused(call, command, "'000009'", "val.txt", "000009.jpg")
+    check_refused(call, command, "'000009'", "val.txt", "000009.jpg")
     lists = tiny_voc / "ImageSets" / "Main"
     for path in lists.glob("*test.txt"):
         path.write_text(path.read_text().replace("000015", "000001"))
-    refused(call, command, "1 images are in train and in test, the first is '000001'")
+    check_refused(call, command, "1 images are in train and in test, the first is '000001'")
 
 
 def bad_images(folder: Path) -> None:
@@ -240,7 +242,7 @@ def test_bad_images_are_recorded_counted_and_listed(call: CliRunner) -> None:
 def test_on_error_raise_names_the_image(call: CliRunner) -> None:
     bad_images(Path("photos"))
     command = ["extract", *FAST, "--dataset", "folder:photos", "--on-error", "raise"]
-    refused(call, command, "cannot be read", "--on-error record")
+    check_refused(call, command, "cannot be read", "--on-error record")
 
 
 def test_changed_bytes_of_a_store_are_damage_everywhere(call: CliRunner, tiny_voc: Path) -> None:
@@ -250,13 +252,15 @@ def test_changed_bytes_of_a_store_are_damage_everywhere(call: CliRunner, tiny_vo
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     for arguments in (command, ["svm", *command[1:]], ["store", "info", str(path)]):
-        refused(call, arguments, "is damaged: its SHA-256 is not that of its record", "Restore it")
-    refused(call, ["store", "verify", str(path)], "is damaged")
+        check_refused(
+            call, arguments, "is damaged: its SHA-256 is not that of its record", "Restore it"
+        )
+    check_refused(call, ["store", "verify", str(path)], "is damaged")
 
 
 def test_a_cache_that_is_a_file_is_a_clear_error(call: CliRunner, tiny_voc: Path) -> None:
     Path("features").write_text("in the way")
-    refused(call, ["extract", *FAST, "--dataset", f"voc:{tiny_voc}"], "could not be written")
+    check_refused(call, ["extract", *FAST, "--dataset", f"voc:{tiny_voc}"], "could not be written")
 
 
 def test_a_ctrl_c_in_a_fitting_process_is_exit_code_130(
@@ -266,7 +270,7 @@ def test_a_ctrl_c_in_a_fitting_process_is_exit_code_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vggfeat.doctor.examine", interrupted)
-    refused(call, ["doctor"], "Stopped by SIGINT. Run the same command again.", code=130)
+    check_refused(call, ["doctor"], "Stopped by SIGINT. Run the same command again.", code=130)
 
 
 def test_a_bug_keeps_its_traceback(call: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
