@@ -190,6 +190,17 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(
     check_refused(call, arguments, "Usage:", code=2)
 
 
+def test_likely_slips_are_understood_or_explained(call: CliRunner) -> None:
+    Path("photos").mkdir()
+    command = ["extract", *FAST, "--dataset"]
+    check_refused(call, [*command, "photos"], "Did you mean 'folder:photos'?")
+    check_refused(call, [*command, "voc2007", "--name", "a b"], "Expected letters, digits")
+    Path("a.toml").write_text('dataset = "voc2007"\nmodel = "vgg16-thin"\n')
+    check_refused(call, ["run", "a.toml"], "Unknown field 'model'", "Did you mean 'models'?")
+    Path("b.toml").write_text('dataset = "voc2007"\nmodels = "vgg16-thin"\nscales = 256\n')
+    check_refused(call, ["run", "b.toml"], "scales = 256", "Expected a list in square brackets")
+
+
 def test_an_empty_folder_is_an_error(call: CliRunner) -> None:
     Path("empty").mkdir()
     check_refused(call, ["extract", *FAST, "--dataset", "folder:empty"], "'empty' holds no image")

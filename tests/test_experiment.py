@@ -17,6 +17,7 @@ from vggfeat import planning
 from vggfeat.classify.measures import average_precision
 from vggfeat.errors import (
     DatasetError,
+    ImageReadError,
     Interrupted,
     RecipeError,
     StaleStoreError,
@@ -209,6 +210,28 @@ def test_a_result_of_another_recipe_is_never_overwritten(tiny_voc: Path, machine
     with pytest.raises(ResultError, match="result of another recipe"):
         write(other, machine)
     assert path.read_bytes() == before
+
+
+def test_the_same_recipe_on_other_images_replaces_its_result(
+    tiny_voc: Path, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    extract(recipe(tiny_voc), machine, Watch())
+    path = write(evaluate(recipe(tiny_voc), machine, Watch()), machine)
+    Image.fromarray(photo(90, 120, seed=77)).save(tiny_voc / "JPEGImages" / "000007.jpg")
+    extract(recipe(tiny_voc), machine, Watch())
+    caplog.set_level("INFO", "vggfeat")
+    assert write(evaluate(recipe(tiny_voc), machine, Watch()), machine) == path
+    assert "is replaced: the same recipe, on other images" in caplog.text
+
+
+def test_on_error_raise_also_refuses_a_store_that_holds_an_unreadable_image(
+    tiny_voc: Path, machine: Machine
+) -> None:
+    (tiny_voc / "JPEGImages" / "000003.jpg").write_bytes(b"")
+    extract(recipe(tiny_voc), machine, Watch())
+    strict = machine.model_copy(update={"on_error": "raise"})
+    with pytest.raises(ImageReadError, match="'000003' cannot be read: it is empty"):
+        extract(recipe(tiny_voc), strict, Watch())
 
 
 def test_without_a_store_the_command_that_makes_it_is_named(

@@ -248,7 +248,7 @@ def test_what_is_missing_is_named_with_its_option(field: str) -> None:
     [
         ("dataset", 7),
         ("models", []),
-        ("models", "vgg16"),
+        ("models", 16),
         ("models", [16]),
         ("scales", ["256"]),
         ("scales", [256.5]),
@@ -421,3 +421,9 @@ def test_a_machine_that_cannot_be_is_refused(values: dict[str, Any], message: st
 
 def test_the_machine_is_no_part_of_a_recipe() -> None:
     assert not set(Machine.model_fields) & set(Recipe.model_fields)
+
+
+def test_one_name_stands_for_a_list_of_one() -> None:
+    assert build(models="vgg16", weights="random:0") == build(
+        models=["vgg16"], weights=["random:0"]
+    )

@@ -336,8 +336,25 @@ def test_what_no_store_of_ours_has_is_refused(tmp_path: Path, kind: str) -> None
 
 def test_a_text_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_text("hello")
-    with pytest.raises(DamagedStoreError, match=r"x.h5"):
+    with pytest.raises(DamagedStoreError, match=r"x.h5' is no HDF5 file.*Check the path"):
         DescriptorStore.open(tmp_path / "x.h5")
+
+
+def test_a_store_opens_beside_plain_h5py_in_either_order(tmp_path: Path) -> None:
+    path = fill(tmp_path / "s", make_plan(rows=8, shard_rows=8))
+    with h5py.File(path) as plain, DescriptorStore.open(path) as store:
+        assert len(plain["image_id"]) == len(store)
+    with DescriptorStore.open(path) as store, h5py.File(path) as plain:
+        assert len(plain["image_id"]) == len(store)
+
+
+def test_an_id_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
+    path = fill(tmp_path / "s", make_plan(rows=8, shard_rows=8))
+    with DescriptorStore.open(path) as store:
+        with pytest.raises(IncompleteStoreError, match=r"no image '00003'.*img/00003ü.jpg"):
+            store.image_summary("00003")
+        with pytest.raises(ValueError, match="not the one string"):
+            store.read("img/00003ü.jpg")
 
 
 # ------------------------------------------------------------------ an error at every single step

@@ -251,7 +251,12 @@ def models(as_json: bool) -> None:
 
 @main.group()
 def store() -> None:
-    """Look at stores, and check them."""
+    """Look at stores, and check them.
+
+    \b
+    Example:
+      vggfeat store info features/voc2007-vgg16-1a2b3c4d
+    """
 
 
 @store.command("info")
@@ -259,7 +264,7 @@ def store() -> None:
 @click.argument("image_id", required=False)
 @_AS_JSON
 def store_info(path: Path, image_id: str | None, as_json: bool) -> None:
-    """Say what a store holds, or what it holds of one image.
+    """Say what a store (its folder or its file) holds, or what it holds of one image.
 
     \b
     Example:

@@ -26,7 +26,13 @@ from vggfeat.classify.svm import (
 )
 from vggfeat.data import open_dataset
 from vggfeat.data.split import Dataset, Kind, Labels, Part, Split
-from vggfeat.errors import DatasetError, RecipeError, VggfeatError
+from vggfeat.errors import (
+    DatasetError,
+    ImageReadError,
+    RecipeError,
+    StoreNotFoundError,
+    VggfeatError,
+)
 from vggfeat.extract.images import MAX_ASPECT
 from vggfeat.planning import StoreJob, find_store, plan_store, tell_near_matches, versions, workers
 from vggfeat.progress import Watch
@@ -159,6 +165,8 @@ def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:
             path = shards.assemble()
     with DescriptorStore.open(path) as store:
         if count := len(store.unreadable):
+            if machine.on_error == "raise":
+                raise ImageReadError(*next(iter(store.unreadable.items())))
             _log.warning(
                 "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
             )
@@ -177,6 +185,8 @@ def _fill(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) ->
         Donors(job.folder, shards.plan) as donors,
         watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance,
     ):
+        if copied := sum(donors.covers(d, shards.plan.scales) for d in job.digests):
+            _log.info("%d of %d images are copied from other stores", copied, len(job.digests))
         notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
         advance(shards.plan.rows - waiting)
         tasks = (_task(job, shards, donors, number) for number in chain(first, claims))
@@ -259,7 +269,12 @@ def evaluate(
             )
         for model in recipe.models[len(held) :]:
             job = plan_store(recipe, machine, dataset, model, watch)
-            held.append(opened.enter_context(DescriptorStore.open(find_store(job, recipe))))
+            try:
+                path = find_store(job, recipe)
+            except StoreNotFoundError:
+                tell_near_matches(job)
+                raise
+            held.append(opened.enter_context(DescriptorStore.open(path)))
         split = dataset.splits[0]
         samples = {
             name: _sample(held, getattr(split, name), recipe) for name in ("train", "val", "test")
@@ -323,6 +338,8 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     result = evaluation.result
     path = machine.results / f"{result.name}.json"
     check_free(path, result.recipe_fingerprint)
+    if path.exists() and Result.read(path).stores != result.stores:
+        _log.info("'%s' is replaced: the same recipe, on other images", path)
     make_folder(machine.results)
     metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
     evaluation.fitted.classifier.save(path.with_suffix(".safetensors"), metadata)
@@ -414,7 +431,7 @@ def _result(
     )
     measure = recipe.measure or "voc2007"
     values, counted = means(test.labels, scores, dataset.kind, measure)
-    identity = [recipe.canonical(), [store.fingerprint for store in stores]]
+    identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
     return Result(
         name=recipe.file_name(),
         recipe=recipe.model_dump(mode="json"),

@@ -36,15 +36,17 @@ from vggfeat.store.store import DescriptorStore
 
 _log = logging.getLogger(__name__)
 
-# Measured on 2 cores, VGG-16 at Q = 768: 1,186 GFLOP in about 5 s; thin nets are bound by memory,
-# which the constant per scale stands for. Only shard sizes and estimates hang on these.
-_FLOPS_PER_THREAD = 120e9
+# Measured on 2 cores: VGG-16 at Q = 256 to 768 with 150 GFLOP/s, thin nets with 50 on images of
+# many sizes. Only shard sizes and estimates hang on these.
+_FLOPS_PER_THREAD = 75e9
+_FLOPS_PER_THREAD_THIN = 25e9
 _FLOPS_PER_GPU = 40e12
 _SECONDS_PER_SCALE = 0.004
 
 _WINDOW_PIXELS = 1 << 22  # 12 MB of uint8, decoded together; three windows are alive at once
 _BATCH_PIXELS = 1 << 19  # six pairs of 256×341 go together, a pair of 768×1024 alone
 
+_NEAR_MATCHES = 2  # told of, those with the fewest differences
 _ROW_FIELDS = ("tap", "mirror", "interpolation", "precision")  # of a recipe, kept in a store
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "h5py")
@@ -180,11 +182,15 @@ def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
 
 
 def tell_near_matches(job: StoreJob) -> None:
-    """Log in what the stores of the same images and net, under other settings, differ."""
+    """Log in what the nearest stores of the same data set and net differ."""
     name = job.folder.name.rpartition("-")[0]
-    for folder, plan in siblings(job.folder).items():
-        if folder.name.rpartition("-")[0] == name:
-            _log.info("'%s' is another store: %s", folder, "; ".join(job.plan.differences(plan)))
+    near = [
+        (job.plan.differences(plan), folder)
+        for folder, plan in siblings(job.folder).items()
+        if folder.name.rpartition("-")[0] == name
+    ]
+    for differences, folder in sorted(near, key=lambda found: len(found[0]))[:_NEAR_MATCHES]:
+        _log.info("'%s' is another store: %s", folder, "; ".join(differences))
 
 
 def find_store(job: StoreJob, recipe: Recipe) -> Path:
@@ -313,7 +319,8 @@ def _row_seconds(recipe: Recipe, model: str, weights: Weights, execution: dict[s
         for q in recipe.q
     )
     passes = 2 if recipe.mirror else 1
-    cpu = _FLOPS_PER_THREAD * execution["threads"]
+    thin = architecture(model).fc < 4096
+    cpu = (_FLOPS_PER_THREAD_THIN if thin else _FLOPS_PER_THREAD) * execution["threads"]
     rate = _FLOPS_PER_GPU if execution["device"] == "cuda" else cpu
     return 2 * macs * passes / rate + _SECONDS_PER_SCALE * len(recipe.q)
 

@@ -28,6 +28,7 @@ from vggfeat.errors import Interrupted
 _log = logging.getLogger(__name__)
 
 _SPEAK_EVERY = 30.0  # seconds between lines where there is no terminal
+_AT_ONCE = b"vggfeat: Stopped at once. Run the same command again; what is finished is kept.\n"
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -105,6 +106,7 @@ class TerminalWatch(Watch):
         if self._signal is not None:
             if sys.stderr.isatty():
                 os.write(2, _SHOW_CURSOR)
+            os.write(2, _AT_ONCE)
             os._exit(128 + number)
         self._signal = number
         _log.warning("stopping after what is in work; a second signal stops at once")

@@ -144,13 +144,16 @@ class Recipe(_Record):
         """Check values and complete them by the data set's defaults.
 
         Args:
-            values: Field to value; lists may stand for tuples.
+            values: Field to value; lists may stand for tuples, one net's name for a list of one.
             source: Where they come from, for messages.
 
         Raises:
             RecipeError: If a field is unknown or a value cannot be; the nearest is named.
         """
         frozen = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        for key in ("models", "weights"):
+            if isinstance(frozen.get(key), str):
+                frozen[key] = (frozen[key],)
         try:
             return cls.model_validate(cls.model_validate(frozen)._completed())
         except ValidationError as error:
@@ -252,7 +255,8 @@ def fingerprint(record: Mapping[str, Any]) -> str:
 
 def _explained(error: ValidationError, model: type[BaseModel], source: str) -> RecipeError:
     """Turn the first complaint of pydantic into ours."""
-    first = error.errors()[0]
+    # an unknown field explains a missing one better than the other way round
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, RecipeError):
         return cause
@@ -268,7 +272,14 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     choices = _choices(model, str(first["loc"][0]))
     if first["type"] == "literal_error" and isinstance(first["input"], str) and choices:
         return RecipeError(wrong, nearest(first["input"], choices))
-    return RecipeError(wrong, f"{first['msg']}.")
+    expected = _EXPECTED.get(first["type"], f"{first['msg']}.")
+    return RecipeError(wrong, expected)
+
+
+_EXPECTED = {
+    "tuple_type": "Expected a list in square brackets.",
+    "string_pattern_mismatch": "Expected letters, digits and '._-', a letter or digit first.",
+}
 
 
 def _option(field: str) -> str:

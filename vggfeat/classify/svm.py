@@ -144,7 +144,9 @@ def choose_c(
         scores=np.array([measured[c] for c in grid]),
         means=tuple(_mean(measured[c]) for c in grid),
         grown=settings.grid is None and len(grid) > len(DEFAULT_GRID),
-        at_edge=len(grid) > 1 and any(c in {grid[0], grid[-1]} for c in chosen),
+        at_edge=len(grid) > 1
+        and not np.isnan(np.array(list(measured.values()))).all()
+        and any(c in {grid[0], grid[-1]} for c in chosen),
         fits=fits,
         not_converged=failed,
     )

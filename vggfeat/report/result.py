@@ -122,7 +122,7 @@ class Result(_Record):
     Attributes:
         name: Stem of the file.
         recipe: The complete recipe.
-        recipe_fingerprint: Of the recipe, the weights and the images.
+        recipe_fingerprint: Of the recipe and the weights.
         kind: "multi-label" or "one class".
         sizes: Images in train, val and test.
         ignored: Files that were found and are not images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -102,11 +103,15 @@ class DescriptorStore:
         if record is not None:
             _check_bytes(path, record, sha256_of(path))
         try:
-            file = h5py.File(
-                path, "r", locking=False
-            )  # it never changes, and NFS often cannot lock
+            file = _opened(path)
         except OSError as error:
-            raise _damaged(path, str(error)) from error
+            if record is not None:
+                raise _damaged(path, str(error)) from error
+            raise DamagedStoreError(
+                f"'{path}' is no HDF5 file that can be read: {error}.",
+                "Expected a store's folder, or its descriptors.h5.",
+                "Check the path.",
+            ) from error
         try:
             _check_layout(path, file)
             return cls(path, file, verified=record is not None)
@@ -177,7 +182,11 @@ class DescriptorStore:
 
         Raises:
             IncompleteStoreError: If an id or a scale is not in the store.
+            ValueError: If `ids` is one string.
         """
+        if isinstance(ids, str):
+            message = f"ids must be a sequence of ids, not the one string {ids!r}"
+            raise ValueError(message)
         where = self._where(self.ids if ids is None else ids)
         chosen = self._scales(self.scales if scales is None else scales)
         columns: dict[str, npt.NDArray[Any]] = {
@@ -217,6 +226,12 @@ class DescriptorStore:
         Raises:
             IncompleteStoreError: If it is not in the store.
         """
+        if image not in self._row_of:
+            close = difflib.get_close_matches(image, self.ids, n=3, cutoff=0.3)
+            raise IncompleteStoreError(
+                f"'{self.path}' has no image {image!r}.",
+                f"The nearest ids: {', '.join(close or self.ids[:3])}.",
+            )
         rows = self.read([image])
         status = Status(int(rows.status[0]))
         height, width = (int(side) for side in rows.image_size[0])
@@ -307,6 +322,14 @@ class DescriptorStore:
             first, last = np.searchsorted(where[order], [start, start + step])
             positions = order[first:last]
             yield positions, dataset[start : start + step][where[positions] - start]
+
+
+def _opened(path: Path) -> h5py.File:
+    """Open with h5py's own locking, as any other program does; without, where it cannot lock."""
+    try:
+        return h5py.File(path, "r")
+    except OSError:
+        return h5py.File(path, "r", locking=False)
 
 
 def recorded_digest(path: Path) -> str:
