@@ -44,7 +44,7 @@ _FLOPS_PER_GPU = 40e12
 _SECONDS_PER_SCALE = 0.004
 
 _WINDOW_PIXELS = 1 << 22  # 12 MB of uint8, decoded together; three windows are alive at once
-_BATCH_PIXELS = 1 << 19  # six pairs of 256×341 go together, a pair of 768×1024 alone
+_BATCH_PIXELS = 1 << 18  # three pairs of 256×341 go together, a pair of 768×1024 alone
 
 _NEAR_MATCHES = 2  # told of, those with the fewest differences
 _ROW_FIELDS = ("tap", "mirror", "interpolation", "precision")  # of a recipe, kept in a store

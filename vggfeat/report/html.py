@@ -355,7 +355,7 @@ def _bars(result: Result, ranked: Sequence[ClassResult], field: str) -> Markup:
     """Return a bar for each class, the best on top, and a line for their mean."""
     names = [_label_name(record.name) for record in ranked]
     left = 12 + 6.4 * max(map(len, names), default=0)  # a character of 10 pixels is 6.4 wide
-    figure, axes = _axes(400, 17 * len(ranked) + 46, (left, 34, 22, 24))
+    figure, axes = _axes(360, 17 * len(ranked) + 46, (left, 34, 22, 24))
     values = [100 * (_value(record, field) or 0) for record in ranked]
     axes.barh(range(len(ranked)), values, height=0.7, color=_ACCENT)
     axes.set_yticks(range(len(ranked)), names)
@@ -412,7 +412,7 @@ def _search(result: Result) -> Markup | None:
         return None
     grid, means = zip(*known, strict=True)
     chosen = Counter(record.c for record in result.classes if record.c > 0)
-    figure, axes = _axes(400, 250, (44, 14, 38, 22))
+    figure, axes = _axes(360, 230, (44, 14, 38, 22))
     axes.set_xscale("log")
     axes.plot(grid, means, color=_ACCENT, linewidth=1.5, marker="o", markersize=4)
     axes.set_xlim(min(*grid, *chosen) / 1.5, max(*grid, *chosen) * 1.5)

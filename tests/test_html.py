@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggfeat.errors import PublishError
+from vggfeat.report.html import write_page
+from vggfeat.report.result import ClassResult, Example, Result, Search
+
+HOSTILE = ("<script>alert(1)</script>", "$x$", '" onload="alert(1)', "猫\x00\ud800", "{{ 7 * 7 }}")
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+def one_class(name: str, value: float | None = 0.5, recall: float | None = None) -> ClassResult:
+    return ClassResult(
+        name=name,
+        c=1.0,
+        train=12,
+        test=0 if value is None else 3456,
+        voc2007=value,
+        voc2010=None if value is None else 1 - value,
+        recall=recall,
+        note="no positive in test" if value is None else None,
+        curve=() if value is None else ((0.0, 1.0), (0.5, 0.8), (1.0, value)),
+        best=tuple(
+            Example(id=f"{name}-{k}.jpg", score=1.25 - k, label=label)
+            for k, label in enumerate((1, -1, 0))
+        ),
+        worst=(Example(id=f"{name}-last.jpg", score=-7.5, label=1),),
+    )
+
+
+def a_result(
+    *classes: ClassResult,
+    measure: str = "voc2007",
+    means: tuple[float | None, ...] = (0.4, 0.6, 0.5),
+) -> Result:
+    counted = sum(record.voc2007 is not None for record in classes)
+    return Result(
+        name="sample",
+        recipe={"dataset": "voc2007", "models": ("vgg16", "vgg19"), "grid": None, "mirror": True},
+        recipe_fingerprint="f" * 64,
+        kind="multi-label",
+        sizes={"train": 2501, "val": 2510, "test": 4952},
+        ignored=0,
+        stores=(),
+        descriptor_size=4096,
+        search=Search(
+            measure=measure,
+            grid=(0.5, 1.0, 2.0),
+            means=means,
+            grown=False,
+            at_edge=False,
+            fits=9,
+            not_converged=0,
+        ),
+        classes=classes,
+        means={"voc2007": 0.7654, "voc2010": 0.5, "mean_class_recall": 0.25},
+        counted={"voc2007": counted, "voc2010": counted, "mean_class_recall": len(classes)},
+        measure=measure,
+        score=0.7654,
+        warnings=("The weights are <random>.",),
+        seconds={"fit": 1.25},
+        versions={"python": "3.12"},
+    )
+
+
+class Page(HTMLParser):
+    """A page's tags in order, the texts by the tag around them, and whether all tags close."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []  # path of open tags, text
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((" ".join(self._open), data.strip()))
+
+    @property
+    def text(self) -> str:
+        return " ".join(text for path, text in self.texts if not path.endswith(("style", "script")))
+
+    def found(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def table(self) -> list[str]:
+        """The class names of the table, from top to bottom."""
+        inside = re.compile(r"tbody tr th( a)?$")
+        return [text for path, text in self.texts if inside.search(path)]
+
+    @property
+    def plot_texts(self) -> list[str]:
+        return [text for path, text in self.texts if path.endswith("text")]
+
+
+def written(folder: Path, result: Result, **options: object) -> str:
+    path = folder / "page.html"
+    write_page(result, path, **options)  # type: ignore[arg-type]
+    return path.read_text("utf-8")
+
+
+def encoded(form: str, size: tuple[int, int] = (400, 300), **options: object) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def test_hostile_names_are_only_ever_text(tmp_path: Path) -> None:
+    source = written(tmp_path, a_result(*map(one_class, HOSTILE)))
+    page = Page(source)
+    assert len(page.found("script")) == 1
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert [f"{HOSTILE[0]}", "$x$", HOSTILE[2]] == page.table[:3]
+    assert {"$x$", "{{ 7 * 7 }}"} <= set(page.plot_texts)
+    assert any(text.startswith("<script>alert(") for text in page.plot_texts)
+    assert "\ufffd" in "".join(page.plot_texts)  # XML has no NUL, UTF-8 no lone surrogate
+
+
+def test_the_policy_lets_only_the_own_script_run(tmp_path: Path) -> None:
+    source = written(tmp_path, a_result(one_class("cat")))
+    policies = [m["content"] for m in Page(source).found("meta") if "http-equiv" in m]
+    assert len(policies) == 1
+    assert "default-src 'none'" in policies[0]
+    script = source.partition("<script>")[2].partition("</script>")[0]
+    import base64
+    import hashlib
+
+    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{own}'" in policies[0]
+
+
+def test_the_page_loads_nothing(tmp_path: Path) -> None:
+    source = written(tmp_path, a_result(one_class("cat")), image=lambda _: encoded("PNG"))
+    page = Page(source)
+    assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name in {"src", "href", "xlink:href", "srcset"} & attributes.keys():
+            assert attributes[name].startswith(("#", "data:image/jpeg;base64,"))
+    assert not re.search(r"https?://|@import", source)
+
+
+def test_numbers_names_notes_and_warnings_are_shown(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, a_result(one_class("cat", 0.123), one_class("dog", None))))
+    for expected in (
+        "76.5 %",
+        "over 1 of 2 classes",
+        "no positive in test",
+        "The weights are <random>.",
+        "vgg16, vgg19",
+        "12.3",
+        "3,456",
+    ):
+        assert expected in page.text, expected
+    path = next(path for path, text in page.texts if "The weights are" in text)
+    assert path.split()[:4] == ["html", "body", "main", "aside"]
+
+
+@pytest.mark.parametrize("absent", [None, float("nan"), float("inf")])
+def test_what_has_no_number_is_a_dash(tmp_path: Path, absent: float | None) -> None:
+    nothing = one_class("dog", None).model_copy(update={"voc2007": absent, "voc2010": absent})
+    result = a_result(one_class("cat"), nothing, means=(None, absent, None)).model_copy(
+        update={"score": absent, "means": {"voc2007": absent}}
+    )
+    page = Page(written(tmp_path, result))
+    assert page.table == ["cat", "dog"]
+    assert [text for path, text in page.texts if path.endswith("strong")] == ["–"]
+    cells = [text for path, text in page.texts if path.endswith("tbody tr td")]
+    assert cells[cells.index("no positive in test") - 5 :][:2] == ["–", "–"]
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+    assert "No mean could be measured" in page.text
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    [
+        ("voc2007", ["high", "middle", "low"]),
+        ("voc2010", ["low", "middle", "high"]),
+        ("mean_class_recall", ["middle", "high", "low"]),
+        ("sklearn", ["low", "middle", "high"]),  # kept for no class: AP VOC 2010 in its place
+    ],
+)
+def test_table_and_bars_follow_the_measure(
+    tmp_path: Path, measure: str, expected: list[str]
+) -> None:
+    classes = (
+        one_class("low", 0.1, recall=0.2),
+        one_class("high", 0.9, recall=0.5),
+        one_class("middle", 0.4, recall=0.7),
+    )
+    page = Page(written(tmp_path, a_result(*classes, measure=measure)))
+    assert page.table == expected
+    assert [text for text in page.plot_texts if text in expected] == expected
+    assert ("keeps no value of sklearn" in page.text) == (measure == "sklearn")
+
+
+def test_recall_stands_only_where_it_was_measured(tmp_path: Path) -> None:
+    heads = [
+        [
+            text
+            for path, text in Page(written(tmp_path, result)).texts
+            if path.endswith("thead tr th")
+        ]
+        for result in (a_result(one_class("a")), a_result(one_class("a", recall=0.5)))
+    ]
+    assert "recall, %" not in heads[0]
+    assert "recall, %" in heads[1]
+
+
+def test_every_plot_has_a_description_and_ids_of_its_own(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, a_result(one_class("a"), one_class("b"))))
+    plots = [svg for svg in page.found("svg") if "plot" in svg.get("class", "")]
+    assert len(plots) == 4  # bars, C and two curves
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in plots)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    references = [use["href"].removeprefix("#") for use in page.found("use")]
+    for _, attributes in page.tags:
+        references += re.findall(r"url\(#(.+?)\)", attributes.get("clip-path", ""))
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_plots_take_their_colours_from_the_page(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, a_result(one_class("a"))))
+    styles = " ".join(attributes.get("style", "") for _, attributes in page.tags)
+    assert "var(--accent)" in styles
+    assert not re.search(r"#[0-9a-f]{6}", styles)
+
+
+def test_labels_are_told_apart_by_words(tmp_path: Path) -> None:
+    page = Page(written(tmp_path, a_result(one_class("a"))))
+    marks = [text for path, text in page.texts if path.endswith("figure figcaption b")]
+    assert marks[1:] == ["✓ right", "✗ wrong", "◇ difficult"]  # the first is the curve's number
+
+
+def test_pictures_are_small_and_embedded_once(tmp_path: Path) -> None:
+    shared = one_class("a")
+    page = Page(
+        written(
+            tmp_path, a_result(shared, shared), image=lambda _: encoded("JPEG", comment=b"secret")
+        )
+    )
+    pictures = page.found("image")
+    assert len(pictures) == 4
+    assert {(p["width"], p["height"]) for p in pictures} == {("160", "120")}
+    shots = [use["href"] for use in page.found("use") if use["href"].startswith("#p")]
+    assert sorted(shots) == sorted(2 * [f"#{p['id']}" for p in pictures])
+    assert not Page(written(tmp_path, a_result(shared))).found("image")
+
+
+def test_a_picture_is_turned_as_its_camera_was(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    data = encoded("JPEG", exif=exif)
+    page = Page(written(tmp_path, a_result(one_class("a")), image=lambda _: data))
+    assert {(p["width"], p["height"]) for p in page.found("image")} == {("120", "160")}
+
+
+def test_an_image_that_cannot_be_shown_costs_only_its_picture(tmp_path: Path) -> None:
+    def image(name: str) -> bytes:
+        if name == "a-0.jpg":
+            raise KeyError(name)
+        if name == "a-1.jpg":
+            raise FileNotFoundError(name)
+        return encoded("JPEG")[:500] if name == "a-2.jpg" else encoded("GIF")
+
+    page = Page(written(tmp_path, a_result(one_class("a")), image=image))
+    assert len(page.found("image")) == 1
+    assert page.text.count("no picture") == 3
+    assert "a-0.jpg" in page.text
+
+
+def test_other_errors_of_the_image_source_are_not_swallowed(tmp_path: Path) -> None:
+    def image(name: str) -> bytes:
+        raise ZeroDivisionError(name)
+
+    with pytest.raises(ZeroDivisionError):
+        written(tmp_path, a_result(one_class("a")), image=image)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_result_gives_the_same_bytes_whatever_the_users_settings(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    result = a_result(one_class("a"), one_class("b", None))
+    first = written(tmp_path, result, image=lambda _: encoded("PNG"))
+    with mpl.rc_context({"font.size": 20, "svg.hashsalt": "other", "axes.grid": False}):
+        second = written(tmp_path, result, image=lambda _: encoded("PNG"))
+        assert mpl.rcParams["font.size"] == 20
+    assert first == second
+
+
+def test_a_hundred_classes_stay_small(tmp_path: Path) -> None:
+    classes = []
+    for k in range(102):
+        record = one_class(f"class {k}", k / 102)
+        curve = tuple((x / 500, 1 - x / 500 * (x % 3) / 3) for x in range(501))
+        best = tuple(Example(id=f"{k}/{j}", score=1, label=1) for j in range(10))
+        classes.append(record.model_copy(update={"curve": curve, "best": best, "worst": best}))
+    noise = encoded("JPEG", (160, 160), quality=95)  # the least compressible of pictures
+    source = written(tmp_path, a_result(*classes), image=lambda _: noise)
+    assert len(source.encode()) < 5_000_000
+    page = Page(source)
+    assert len(page.table) == 102
+    assert "the 12 best and the 12 worst" in page.text
+    curves = [svg for svg in page.found("svg") if svg.get("class", "").startswith("plot curve")]
+    assert len(curves) == 24
+    links = {a["href"] for a in page.found("a")}
+    assert links == {f"#{s['id']}" for s in page.found("section") if "id" in s}
+
+
+def test_pictures_stop_where_the_page_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded("JPEG")
+    monkeypatch.setattr("vggfeat.report.html._ROOM", 50_000)
+    page = Page(written(tmp_path, a_result(one_class("a")), image=lambda _: data))
+    assert 0 < len(page.found("image")) < 4
+    assert f"{4 - len(page.found('image'))} pictures are left out" in page.text
+
+
+@pytest.mark.parametrize("classes", [(), (one_class("only", None),), (one_class("x", 0.0),)])
+def test_a_result_with_next_to_nothing_has_a_page(
+    tmp_path: Path, classes: tuple[ClassResult, ...]
+) -> None:
+    result = a_result(*classes, means=(None, 0.5, None)).model_copy(
+        update={"recipe": {}, "means": {}, "counted": {}, "warnings": (), "score": None}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Page(written(tmp_path, result)).table == [record.name for record in classes]
+
+
+def test_a_page_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PublishError):
+        write_page(a_result(one_class("a")), tmp_path / "absent" / "page.html")
