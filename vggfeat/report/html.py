@@ -415,7 +415,7 @@ def _search(result: Result) -> Markup | None:
     figure, axes = _axes(360, 230, (44, 14, 38, 22))
     axes.set_xscale("log")
     axes.plot(grid, means, color=_ACCENT, linewidth=1.5, marker="o", markersize=4)
-    axes.set_xlim(min(*grid, *chosen) / 1.5, max(*grid, *chosen) * 1.5)
+    axes.set_xlim(min([*grid, *chosen]) / 1.5, max([*grid, *chosen]) * 1.5)
     axes.margins(y=0.1)
     axes.xaxis.set_minor_locator(NullLocator())
     ticks = grid[:: math.ceil(len(grid) / 7)]
