@@ -22,7 +22,7 @@ def check_name(name: str) -> None:
     kind, _, path = name.partition(":")
     if name in NAMED or (kind in {"voc", "folder"} and path):
         return
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'folder:{name}'?")
     raise RecipeError(f"Unknown data set {name!r}.", nearest(name, [*NAMED, *PATTERNS]))
 
