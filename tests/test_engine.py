@@ -70,9 +70,9 @@ def reference(paths: Sequence[Path], *, mirror: bool = True) -> np.ndarray:
     dense = net().to(memory_format=torch.contiguous_format)
     described = np.empty((len(paths), len(SCALES), 512))
     for row, path in enumerate(paths):
-        pixels = np.asarray(Image.open(path).convert("RGB"))
+        photo = Image.open(path).convert("RGB")
         for s, q in enumerate(SCALES):
-            image = torch.from_numpy(rescale(pixels, q).copy())[None]
+            image = torch.from_numpy(rescale(photo, q).copy())[None]
             sides = [image, image.flip(2)] if mirror else [image]
             maps = [dense.feature_map(dense.normalised(side).contiguous()) for side in sides]
             described[row, s] = np.mean([m.double().mean(dim=(2, 3))[0].numpy() for m in maps], 0)

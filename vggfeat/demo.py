@@ -154,6 +154,6 @@ def colour_baseline(
 def _colours(items: Sequence[Item]) -> npt.NDArray[np.float32]:
     rows = []
     for item in items:
-        pixels = decode(item, read_bytes(item)).reshape(-1, 3) / 255
+        pixels = np.asarray(decode(item, read_bytes(item))).reshape(-1, 3) / 255
         rows.append(np.concatenate([pixels.mean(axis=0), pixels.std(axis=0)]))
     return np.array(rows, dtype=np.float32)

@@ -83,27 +83,28 @@ def sha256(data: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
 
 
-def decode(item: Item, data: bytes) -> Pixels:
+def decode(item: Item, data: bytes) -> Image.Image:
     """Decode an image to RGB.
 
     EXIF orientation is applied, grey replicated, alpha composed on black, CMYK converted, 16 bits
-    scaled down to 8; of an animation the first frame is taken; a box is cut out.
+    scaled down to 8; of an animation the first frame is taken; a box is cut out. The image stays
+    Pillow's: as an array it would be there twice, and a large photo is part of the peak of memory.
 
     Args:
         item: Where the bytes come from.
         data: The file's bytes.
 
     Returns:
-        (H, W, 3) uint8, RGB.
+        H×W, RGB, loaded.
 
     Raises:
         ImageReadError: If the bytes are no image, cut short, or a larger one than MAX_PIXELS.
     """
-    pixels = _with_image(item, data, lambda image: np.asarray(_as_rgb(image)))
+    image = _with_image(item, data, _as_rgb)
     if item.box is not None:
-        left, top, right, bottom = _inside(item, *pixels.shape[:2])
-        pixels = pixels[top:bottom, left:right]
-    return pixels
+        left, top, right, bottom = _inside(item, image.height, image.width)
+        image = image.crop((left, top, right, bottom))
+    return image
 
 
 def cropped(height: int, width: int) -> tuple[int, int]:
@@ -116,18 +117,13 @@ def cropped(height: int, width: int) -> tuple[int, int]:
     return min(height, MAX_ASPECT * shorter), min(width, MAX_ASPECT * shorter)
 
 
-def crop_extreme(pixels: Pixels) -> Pixels:
-    """Crop an image centrally to at most 4:1 (see MAX_ASPECT).
-
-    Args:
-        pixels: (H, W, 3) uint8.
-
-    Returns:
-        (H', W', 3) uint8, a view.
-    """
-    height, width = cropped(*pixels.shape[:2])
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return pixels[top : top + height, left : left + width]
+def crop_extreme(image: Image.Image) -> Image.Image:
+    """Crop an H×W image centrally to at most 4:1 (see MAX_ASPECT)."""
+    height, width = cropped(image.height, image.width)
+    if (height, width) == (image.height, image.width):
+        return image
+    top, left = (image.height - height) // 2, (image.width - width) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def rescaled_size(height: int, width: int, q: int) -> tuple[int, int]:
@@ -141,25 +137,24 @@ def rescaled_size(height: int, width: int, q: int) -> tuple[int, int]:
     return (q, other) if height <= width else (other, q)
 
 
-def rescale(pixels: Pixels, q: int, interpolation: Interpolation = "bilinear") -> Pixels:
+def rescale(image: Image.Image, q: int, interpolation: Interpolation = "bilinear") -> Pixels:
     """Rescale an image isotropically so that its shorter side is `q` pixels.
 
     Follows Simonyan & Zisserman 2015, Sect. 3.2 (test scale Q).
     Deviates: antialiased bilinear by default; the paper does not name its filter.
 
     Args:
-        pixels: (H, W, 3) uint8, RGB.
+        image: H×W, RGB.
         q: Target shorter side, pixels; may be larger than the image.
         interpolation: The filter; both are antialiased.
 
     Returns:
         (H', W', 3) uint8, RGB, with min(H', W') == q, the longer side rounded to nearest.
     """
-    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], q)
-    if (height, width) == pixels.shape[:2]:
-        return pixels
-    image = Image.fromarray(pixels)
-    return np.asarray(image.resize((width, height), _FILTERS[interpolation]))
+    height, width = rescaled_size(image.height, image.width, q)
+    if (width, height) != image.size:
+        image = image.resize((width, height), _FILTERS[interpolation])
+    return np.asarray(image)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -190,7 +185,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return image.convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")  # RGB to RGB would copy
 
 
 def _with_image(item: Item, data: bytes | None, use: Callable[[Image.Image], _T]) -> _T:
