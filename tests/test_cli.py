@@ -86,14 +86,30 @@ def test_json_on_stdout_is_clean(call: CliRunner, tiny_voc: Path) -> None:
     image = json.loads(run(call, "store", "info", path, "000003", "--json").stdout)
     assert (image["row"], image["status"]) == (2, "ok")
     assert json.loads(run(call, "store", "verify", path, "--json").stdout)["sound"] is True
-    assert {m["name"] for m in json.loads(run(call, "models", "--json").stdout)} == {
-        "vgg16",
-        "vgg19",
-        "vgg16-thin",
-        "vgg19-thin",
-    }
+    listed = {m["name"]: m for m in json.loads(run(call, "models", "--json").stdout)}
+    assert {"vgg16", "vgg19-bn", "vgg11-lrn", "vgg16c", "vgg16-thin"} <= set(listed)
+    assert listed["vgg16"]["gmac_at_224"] == 15.47
     findings = json.loads(run(call, "doctor", "--json").stdout)
     assert {"what", "state", "detail", "remedy"} == set(findings[0])
+
+
+def test_the_layers_of_one_net(call: CliRunner) -> None:
+    rows = json.loads(run(call, "models", "vgg16", "--size", "384x500", "--json").stdout)
+    layers = {row["layer"]: row for row in rows}
+    assert layers["conv1_1"] == {
+        "layer": "conv1_1",
+        "output": "64×384×500",
+        "parameters": 1792,
+        "multiply_adds": 27 * 64 * 384 * 500,
+        "activation_bytes": 64 * 384 * 500 * 4,
+    }
+    assert layers["fc6"]["output"] == "4096×6×10"
+    assert layers["total"]["parameters"] == 138_357_544
+    halved = run(call, "models", "vgg16", "--size", "384x500", "--precision", "bfloat16").stdout
+    assert f"{64 * 384 * 500 * 2:,}" in halved
+    check_refused(call, ["models", "vgg61"], "Unknown model 'vgg61'", "Did you mean")
+    check_refused(call, ["models", "vgg16", "--size", "big"], "--size 'big'", "384x512")
+    check_refused(call, ["models", "vgg16", "--size", "99x500"], "99×500 pixels gives a pool5 map")
 
 
 def test_a_store_given_by_its_path_brings_its_settings(call: CliRunner, tiny_voc: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tests.conftest import photo
 from tests.reference import sliding_descriptor
 from vggfeat.errors import MapTooSmallError
-from vggfeat.nets.architectures import ARCHITECTURES, Architecture, Tap, pool5_size
+from vggfeat.nets.architectures import ARCHITECTURES, Architecture, Tap
 from vggfeat.nets.ports import read
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.weights import PROFILES, random_tensors
@@ -35,6 +36,10 @@ def batch(height: int, width: int, count: int = 2) -> Tensor:
     return torch.stack([torch.from_numpy(photo(height, width, seed)) for seed in range(count)])
 
 
+def widths(net: Architecture) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(c.width for c in block) for block in net.blocks)
+
+
 def distance(a: Tensor, b: Tensor) -> float:
     a, b = a.double(), b.double()
     return float(((a - b).norm(dim=1) / b.norm(dim=1)).max())
@@ -44,13 +49,13 @@ def thin_torchvision(net: Architecture, tensors: dict[str, Tensor]) -> torchvisi
     """torchvision's own class and forward path, with thin layers and our weights."""
     rows: list[str | int] = []
     for block in net.blocks:
-        rows += [*block, "M"]
+        rows += [*(c.width for c in block), "M"]
     model = torchvision.models.VGG(
         torchvision.models.vgg.make_layers(rows),
         num_classes=1000,
         init_weights=False,
     )
-    channels = net.blocks[-1][-1] * 49
+    channels = net.blocks[-1][-1].width * 49
     for index, (out, width) in {
         0: (net.fc, channels),
         3: (net.fc, net.fc),
@@ -96,8 +101,85 @@ def test_at_any_size_it_is_the_fc_layers_slid_over_pool5(
     dense = DenseVgg(net, tensors, PROFILES[profile])
     images = batch(*size)
     ceil_mode = PROFILES[profile].ceil_mode
-    slid = sliding_descriptor(tensors, net.blocks, dense.normalised(images), ceil_mode=ceil_mode)
+    slid = sliding_descriptor(tensors, widths(net), dense.normalised(images), ceil_mode=ceil_mode)
     assert distance(dense(images), slid) <= BOUND
+
+
+def trained(net: Architecture, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights, biases and running statistics, none of which are trivial."""
+    tensors = with_biases(net, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in tensors.items():
+        if name.endswith(("norm.weight", "norm.variance")):
+            tensors[name] = 0.5 + torch.rand(tensor.shape, generator=generator)
+        elif ".norm." in name:
+            tensors[name] = 0.1 * torch.randn(tensor.shape, generator=generator)
+    return tensors
+
+
+@pytest.mark.parametrize("name", ["vgg11-bn-thin", "vgg16-bn-thin"])
+@torch.inference_mode()
+def test_batch_normalisation_is_folded_as_torchvision_computes_it(name: str) -> None:
+    net = ARCHITECTURES[name]
+    tensors = trained(net)
+    rows = [width for block in widths(net) for width in (*block, "M")]
+    theirs = torchvision.models.vgg.make_layers(rows, batch_norm=True).eval()
+    convolutions = (m for m in theirs if isinstance(m, nn.Conv2d))
+    norms = (m for m in theirs if isinstance(m, nn.BatchNorm2d))
+    for layer, convolution, norm in zip(net.layers(), convolutions, norms, strict=False):
+        convolution.weight.data = tensors[f"{layer.name}.weight"]
+        assert convolution.bias is not None
+        convolution.bias.data = tensors[f"{layer.name}.bias"]
+        norm.weight.data = tensors[f"{layer.name}.norm.weight"]
+        norm.bias.data = tensors[f"{layer.name}.norm.bias"]
+        norm.running_mean = tensors[f"{layer.name}.norm.mean"]
+        norm.running_var = tensors[f"{layer.name}.norm.variance"]
+    dense = DenseVgg(net, tensors, PROFILES["torchvision"], "pool5")
+    images = batch(224, 256)
+    expected = theirs(dense.normalised(images)).mean(dim=(2, 3))
+    assert distance(dense(images), expected) <= BOUND
+    plain = {name: t for name, t in tensors.items() if ".norm." not in name}
+    unfolded = replace(net, batch_norm=False)
+    without = DenseVgg(unfolded, plain, PROFILES["torchvision"], "pool5")
+    assert distance(without(images), expected) > 0.1
+
+
+@torch.inference_mode()
+def test_local_response_normalisation_is_krizhevskys() -> None:
+    net = ARCHITECTURES["vgg11-lrn-thin"]
+    tensors = {name: tensor.double() for name, tensor in with_biases(net).items()}
+    dense = DenseVgg(net, tensors, PROFILES["oxford"]).double()
+    x = dense.normalised(batch(224, 224, 1))
+    response = dict(dense.activations(x))["conv1_1"]
+    before = torch.relu(
+        nn.functional.conv2d(x, tensors["conv1_1.weight"], tensors["conv1_1.bias"], padding=1)
+    )
+    expected = torch.empty_like(before)
+    for i in range(8):  # b_i = a_i / (k + α Σ a_j²)^β over the 5 channels around i
+        around = before[:, max(0, i - 2) : i + 3]
+        expected[:, i] = before[:, i] / (2 + 1e-4 * (around**2).sum(dim=1)) ** 0.75
+    assert torch.allclose(response, expected, rtol=1e-12)
+    assert not torch.allclose(response, before / 2**0.75, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["vgg11-thin", "vgg13-thin", "vgg16c-thin"])
+@torch.inference_mode()
+def test_the_other_columns_are_the_layers_of_table_1(name: str) -> None:
+    net = ARCHITECTURES[name]
+    tensors = with_biases(net)
+    dense = DenseVgg(net, tensors, PROFILES["oxford"])
+    images = batch(224, 300, 1)
+    x = dense.normalised(images)
+    layers = {layer.name: layer for layer in net.layers()}
+    for number in range(1, 6):
+        for layer in (one for n, one in layers.items() if n.startswith(f"conv{number}_")):
+            weight, bias = tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"]
+            border = {3: 1, 1: 0}[layer.shape[2]]
+            x = torch.relu(nn.functional.conv2d(nn.functional.pad(x, (border,) * 4), weight, bias))
+        x = nn.functional.max_pool2d(x, 2, 2, ceil_mode=True)
+    for last in ("fc6", "fc7"):
+        x = torch.relu(nn.functional.conv2d(x, tensors[f"{last}.weight"], tensors[f"{last}.bias"]))
+    assert distance(dense(images), x.mean(dim=(2, 3))) <= BOUND
 
 
 @torch.inference_mode()
@@ -106,7 +188,7 @@ def test_in_double_precision_it_is_the_same_to_1e_12() -> None:
     tensors = {name: tensor.double() for name, tensor in with_biases(net).items()}
     dense = DenseVgg(net, tensors, PROFILES["oxford"]).double()
     images = batch(256, 300)
-    slid = sliding_descriptor(tensors, net.blocks, dense.normalised(images), ceil_mode=True)
+    slid = sliding_descriptor(tensors, widths(net), dense.normalised(images), ceil_mode=True)
     assert dense(images).dtype == torch.float64
     assert distance(dense(images), slid) <= BOUND_DOUBLE
 
@@ -117,7 +199,7 @@ def test_the_rounding_of_the_pools_matters() -> None:
     tensors = with_biases(net)
     images = batch(225, 287)
     dense = DenseVgg(net, tensors, PROFILES["oxford"])
-    floor = sliding_descriptor(tensors, net.blocks, dense.normalised(images), ceil_mode=False)
+    floor = sliding_descriptor(tensors, widths(net), dense.normalised(images), ceil_mode=False)
     assert distance(dense(images), floor) > 100 * BOUND
 
 
@@ -160,33 +242,6 @@ def test_the_full_net_is_timms_dense_vgg(tmp_path: Path, size: tuple[int, int]) 
     features = theirs.forward_features(dense.normalised(images).contiguous())
     expected = theirs.pre_logits(features).mean(dim=(2, 3))
     assert distance(dense(images), expected) <= BOUND
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "gmac", "fields"),
-    [
-        ("vgg16", 138_357_544, 15.470, (212, 404)),
-        ("vgg19", 143_667_240, 19.632, (268, 460)),
-    ],
-)
-def test_the_arithmetic_of_table_2(
-    name: str, parameters: int, gmac: float, fields: tuple[int, int]
-) -> None:
-    net = ARCHITECTURES[name]
-    assert net.parameters == parameters
-    macs = net.multiply_adds(224, 224, ceil_mode=False) + 4096 * 1000
-    assert macs / 1e9 == pytest.approx(gmac, abs=5e-4)
-    assert (net.receptive_field("pool5"), net.receptive_field("fc6")) == fields
-
-
-def test_map_sizes_of_the_spec() -> None:
-    sides = {224: 1, 256: 2, 288: 3, 352: 5, 384: 6, 416: 7, 512: 10, 640: 14, 768: 18}
-    assert {q: pool5_size(q, ceil_mode=False) - 6 for q in sides} == sides
-    longer = [q * 4 // 3 for q in (256, 384, 512, 640, 768)]
-    floor = [pool5_size(side, ceil_mode=False) - 6 for side in longer]
-    ceil = [pool5_size(side, ceil_mode=True) - 6 for side in (341, 512, 683, 853, 1024)]
-    assert floor == [4, 10, 15, 20, 26]
-    assert ceil == [5, 10, 16, 21, 26]
 
 
 @pytest.mark.parametrize(

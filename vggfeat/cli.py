@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from vggfeat.errors import Interrupted, RecipeError, VggfeatError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vggfeat.nets.architectures import Architecture
     from vggfeat.progress import TerminalWatch
     from vggfeat.recipe import Machine, Recipe
     from vggfeat.report.result import Result
@@ -221,32 +224,69 @@ def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Mach
 
 
 @main.command()
+@click.argument("name", required=False)
+@click.option("--size", default="224x224", metavar="HxW", show_default=True, help="Of the image.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the activations.",
+)
 @_AS_JSON
-def models(as_json: bool) -> None:
-    """List the nets.
+def models(name: str | None, size: str, precision: str, as_json: bool) -> None:
+    """List the nets, or the layers of one of them.
+
+    Both sides of an odd map are rounded up by the pools, as in Caffe.
 
     \b
     Example:
       vggfeat models
+      vggfeat models vgg16 --size 384x512
     """
-    from vggfeat.nets.architectures import ARCHITECTURES
+    from vggfeat.nets import architectures
 
+    if name is not None:
+        net = architectures.architecture(name)
+        _print_rows(_layer_rows(net, _size(size), 4 if precision == "float32" else 2), as_json)
+        return
     rows = [
         {
             "name": net.name,
             "configuration": net.column,
             "weight_layers": sum(1 for _ in net.layers()),
             "parameters": net.parameters,
-            "gmac_at_224": round(
-                (net.multiply_adds(224, 224, ceil_mode=False) + 1000 * net.fc) / 1e9, 3
-            ),
+            "gmac_at_224": round(sum(c.multiply_adds for c in net.costs(224, 224)) / 1e9, 3),
             "descriptor": net.descriptor_size("fc7"),
             "receptive_field_pool5": net.receptive_field("pool5"),
             "receptive_field_fc6": net.receptive_field("fc6"),
         }
-        for net in ARCHITECTURES.values()
+        for net in architectures.ARCHITECTURES.values()
     ]
     _print_rows(rows, as_json)
+
+
+def _layer_rows(net: Architecture, size: tuple[int, int], value_bytes: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {
+            "layer": cost.name,
+            "output": "×".join(map(str, cost.output)),
+            "parameters": cost.parameters,
+            "multiply_adds": cost.multiply_adds,
+            "activation_bytes": math.prod(cost.output) * value_bytes,
+        }
+        for cost in net.costs(*size)
+    ]
+    summed = ("parameters", "multiply_adds", "activation_bytes")
+    total = {key: sum(row[key] for row in rows) for key in summed}
+    return [*rows, {"layer": "total", "output": "", **total}]
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})[x×]([1-9]\d{0,4})", text)
+    if match is None:
+        raise RecipeError(f"--size {text!r}.", "Expected HxW in pixels, for example 384x512.")
+    return int(match[1]), int(match[2])
 
 
 @main.group()
@@ -442,7 +482,14 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     names = list(rows[0])
-    widths = [max(len(name), *(len(str(row[name])) for row in rows)) for name in names]
+    widths = [max(len(name), *(len(_text(row[name])) for row in rows)) for name in names]
     for line in (dict(zip(names, names, strict=True)), *rows):
-        cells = (str(line[n]).ljust(w) for n, w in zip(names, widths, strict=True))
+        cells = (
+            f"{_text(line[n]):>{w}}" if isinstance(rows[0][n], int | float) else f"{line[n]:{w}}"
+            for n, w in zip(names, widths, strict=True)
+        )
         click.echo("  ".join(cells).rstrip())
+
+
+def _text(value: Any) -> str:  # noqa: ANN401  (whatever stands in a table)
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggfeat.errors import MapTooSmallError
-from vggfeat.nets.architectures import WINDOW, Architecture, Tap, pool5_size
+from vggfeat.nets.architectures import WINDOW, Architecture, Layer, Tap, pool5_size
 from vggfeat.nets.weights import WeightProfile
+
+_BATCH_NORM_EPSILON = 1e-5  # torchvision's
 
 
 class DenseVgg(nn.Module):
@@ -22,8 +24,8 @@ class DenseVgg(nn.Module):
 
     Args:
         architecture: Which net.
-        tensors: "conv1_1.weight" (out, in, kernel, kernel), "conv1_1.bias" (out,), ... up to the
-            tap at least, with conv1_1 reading RGB.
+        tensors: As `Layer.tensors` names and shapes them, up to the tap at least, with conv1_1
+            reading RGB.
         profile: What the weights were trained with.
         tap: The layer that is returned; "fc7" is after its ReLU, "fc7-linear" before.
     """
@@ -47,11 +49,12 @@ class DenseVgg(nn.Module):
             if layer.name not in _layers_up_to(tap) and not layer.name.startswith("conv"):
                 continue
             out, channels, kernel, _ = layer.shape
-            padding = 1 if layer.name.startswith("conv") else 0
+            padding = kernel // 2 if layer.name.startswith("conv") else 0
             with torch.device("meta"):
                 convolution = nn.Conv2d(channels, out, kernel, padding=padding)
-            convolution.weight = nn.Parameter(tensors[f"{layer.name}.weight"], requires_grad=False)
-            convolution.bias = nn.Parameter(tensors[f"{layer.name}.bias"], requires_grad=False)
+            weight, bias = _folded(layer, tensors)
+            convolution.weight = nn.Parameter(weight, requires_grad=False)
+            convolution.bias = nn.Parameter(bias, requires_grad=False)
             self.convolutions[layer.name] = convolution
         self.register_buffer("mean", torch.tensor(profile.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(profile.std).view(1, 3, 1, 1))
@@ -87,6 +90,8 @@ class DenseVgg(nn.Module):
             for index in range(1, len(block) + 1):
                 name = f"conv{number}_{index}"
                 x = functional.relu_(self.convolutions[name](x))
+                if self.architecture.lrn and name == "conv1_1":
+                    x = _normalised_across_channels(x)
                 yield name, x
             x = functional.max_pool2d(x, 2, ceil_mode=self.profile.ceil_mode)
             yield f"pool{number}", x
@@ -138,6 +143,29 @@ class DenseVgg(nn.Module):
         while pool5_size(size, self.profile.ceil_mode) < need:
             size += 1
         return size
+
+
+def _folded(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return weight and bias, a batch normalisation behind them folded in (in float64)."""
+    weight, bias = tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"]
+    if not layer.norm:
+        return weight, bias
+    gain, shift, mean, variance = (
+        tensors[f"{layer.name}.norm.{part}"].double()
+        for part in ("weight", "bias", "mean", "variance")
+    )
+    scale = gain / torch.sqrt(variance + _BATCH_NORM_EPSILON)
+    folded = weight.double() * scale.view(-1, 1, 1, 1), (bias.double() - mean) * scale + shift
+    return folded[0].to(weight.dtype), folded[1].to(bias.dtype)
+
+
+def _normalised_across_channels(x: Tensor) -> Tensor:
+    """Return x / (k + α Σ x²)^β over n neighbouring channels (Krizhevsky et al. 2012, Sect. 3.3).
+
+    torch divides α by n, which the paper does not.
+    """
+    n, k, alpha, beta = 5, 2.0, 1e-4, 0.75
+    return functional.local_response_norm(x, n, alpha=alpha * n, beta=beta, k=k)
 
 
 def _layers_up_to(tap: Tap) -> tuple[str, ...]:

@@ -125,6 +125,9 @@ def random_tensors(net: Architecture, seed: int) -> dict[str, Tensor]:
     for layer in net.layers():
         tensors[f"{layer.name}.weight"] = torch.from_numpy(_he_normal(layer, seed))
         tensors[f"{layer.name}.bias"] = torch.zeros(layer.shape[0])
+        if layer.norm:  # as before any training
+            for part, value in (("weight", 1.0), ("bias", 0.0), ("mean", 0.0), ("variance", 1.0)):
+                tensors[f"{layer.name}.norm.{part}"] = torch.full(layer.shape[:1], value)
     return tensors
 
 
