@@ -28,11 +28,6 @@ def peak(folder: Path, cache: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="known gap: 1.08 to 1.16 times was measured, 1.1 is asked; the larger set also holds "
-    "the largest photos, whose decoding is part of the peak",
-    strict=False,
-)
 def test_5000_real_images_need_no_more_memory_than_500(tmp_path: Path, shared: Path) -> None:
     images = sorted((shared / "caltech101" / "101_ObjectCategories").glob("*/*.jpg"))
     random.Random(0).shuffle(images)
