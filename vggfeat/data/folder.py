@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from vggfeat.data.split import Dataset, Item, Kind, Part, Split, sorted_items
+from vggfeat.data.split import (
+    Dataset,
+    Item,
+    Kind,
+    Part,
+    Split,
+    hash_order,
+    one_class_part,
+    sorted_items,
+)
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 
 SUFFIXES = frozenset(
@@ -105,7 +113,7 @@ def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Spli
                 "Expected at least 3: one each for train, val and test.",
                 "Add images, or take the folder away.",
             )
-        order = _hash_order(members, seed)
+        order = hash_order(members, seed)
         test = max(1, round(0.2 * len(order)))
         val = max(1, round(0.2 * (len(order) - test)))
         for part, some in zip(
@@ -127,7 +135,7 @@ def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...]
     if not chosen["val"]:
         train, chosen["train"] = chosen["train"], []
         for name, members in _by_class([i for i, _ in train], depth=1).items():
-            order = _hash_order(members, seed)
+            order = hash_order(members, seed)
             val = max(1, round(0.2 * len(order))) if len(order) > 1 else 0
             chosen["val"] += [(i, name) for i in order[:val]]
             chosen["train"] += [(i, name) for i in order[val:]]
@@ -141,16 +149,5 @@ def _by_class(ids: Iterable[str], depth: int) -> dict[str, list[str]]:
     return dict(sorted(classes.items()))
 
 
-def _hash_order(ids: Iterable[str], seed: int) -> list[str]:
-    return sorted(ids, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
-
-
 def _split(chosen: dict[str, list[tuple[str, str]]], classes: tuple[str, ...]) -> Split:
-    return Split(**{part: _part(sorted(rows), classes) for part, rows in chosen.items()})
-
-
-def _part(rows: Sequence[tuple[str, str]], classes: tuple[str, ...]) -> Part:
-    labels = np.full((len(rows), len(classes)), -1, dtype=np.int8)
-    for n, (_, name) in enumerate(rows):
-        labels[n, classes.index(name)] = 1
-    return Part(ids=tuple(i for i, _ in rows), labels=labels)
+    return Split(**{part: one_class_part(rows, classes) for part, rows in chosen.items()})

@@ -139,6 +139,25 @@ class Dataset:
         )
 
 
+def one_class_part(rows: Iterable[tuple[str, str]], classes: Sequence[str]) -> Part:
+    """Return the part of (id, class) pairs, sorted by id."""
+    pairs = sorted(rows)
+    column = {name: k for k, name in enumerate(classes)}
+    labels = np.full((len(pairs), len(classes)), -1, dtype=np.int8)
+    for row, (_, name) in enumerate(pairs):
+        labels[row, column[name]] = 1
+    return Part(ids=tuple(i for i, _ in pairs), labels=labels)
+
+
+def hash_order(ids: Iterable[str], seed: int) -> list[str]:
+    """Return ids in the order of a hash of seed and id: the same on every platform, for ever.
+
+    >>> hash_order(["a", "b", "c"], seed=0)
+    ['a', 'c', 'b']
+    """
+    return sorted(ids, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+
+
 def sorted_items(items: Iterable[Item]) -> tuple[Item, ...]:
     """Sort items by id, and check that no id occurs twice."""
     result = tuple(sorted(items, key=lambda item: item.id))
