@@ -13,8 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vggfeat"
 
 GROUND = {"vggfeat", "errors", "publish", "digests", "rows"}
 ALLOWED: dict[str, set[str]] = {
-    "data": {"data"},
-    "nets": {"nets"},
+    "fetch": {"progress"},
+    "unpack": set(),
+    "data": {"data", "fetch", "unpack", "progress"},
+    "nets": {"nets", "fetch", "progress"},
     "extract": {"extract", "nets", "data.split"},
     "store": {"store"},
     "classify": {"classify"},
@@ -41,7 +43,10 @@ ALLOWED: dict[str, set[str]] = {
 }
 OUTSIDE = {  # package → the only places that may import it
     "torch": {"nets", "extract", "planning", "doctor"},
-    "h5py": {"store"},
+    "h5py": {"store", "nets"},
+    "scipy": {"nets"},
+    "requests": {"fetch"},
+    "defusedxml": {"data"},
     "sklearn": {"classify"},
     "joblib": {"classify"},
     "PIL": {"extract", "demo_images", "report"},

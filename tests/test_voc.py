@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_a_missing_image_is_named_with_its_list(tmp_path: Path) -> None:
     (root / "JPEGImages" / "000005.jpg").unlink()
     with pytest.raises(DatasetError) as caught:
         opened(root)
-    assert f"'{lists_of(root) / 'val.txt'}' names '000005'" in str(caught.value)
+    assert f"The lists in '{root / 'ImageSets'}' name '000005'" in str(caught.value)
     assert f"'{root / 'JPEGImages' / '000005.jpg'}'" in str(caught.value)
 
 
@@ -323,3 +324,47 @@ def test_the_small_voc_has_182_images(shared: Path) -> None:
     whole = official(shared).splits[0].test
     rows = [whole.ids.index(i) for i in split.test.ids]
     assert np.array_equal(split.test.labels, whole.labels[rows])
+
+
+def write_2012(root: Path, *, test: bool) -> Path:
+    """Write the tree of the trainval archive, and the label-less lists of the test archive."""
+    ids = {"train": [f"2008_{n:06d}" for n in range(10)], "val": ["2009_000001", "2009_000002"]}
+    labels = {name: {"train": [1, 0] + [-1] * 8, "val": [-1, 1]} for name in CLASSES}
+    home = root / "VOCdevkit" / "VOC2012"
+    write_tree(home, ids, labels)
+    if test:
+        (home / "ImageSets" / "Main" / "test.txt").write_text("2010_000001\n2010_000002\n")
+        for image in ("2010_000001", "2010_000002"):
+            (home / "JPEGImages" / f"{image}.jpg").touch()
+    return root
+
+
+def test_the_test_labels_of_2012_are_unknown(tmp_path: Path) -> None:
+    dataset = open_dataset("voc2012", write_2012(tmp_path, test=True))
+    [split] = dataset.splits
+    assert dataset.classes == CLASSES
+    assert [len(part.ids) for part in (split.train, split.val, split.test)] == [10, 2, 2]
+    assert not split.test.labels.any()
+    assert split.train.labels[:3].T.tolist() == [[1, 0, -1]] * 20
+
+
+def test_val_stands_in_for_the_hidden_test_of_2012(tmp_path: Path) -> None:
+    root = write_2012(tmp_path, test=False)
+    with pytest.raises(DatasetNotFoundError, match="'voc2012-val' needs only train and val"):
+        open_dataset("voc2012", root)
+    dataset = open_dataset("voc2012-val", root)
+    [split] = dataset.splits
+    assert split.test.ids == ("2009_000001", "2009_000002")
+    train = [f"2008_{n:06d}" for n in range(10)]
+    order = sorted(train, key=lambda i: hashlib.sha256(f"0:{i}".encode()).digest())
+    assert set(split.val.ids) == set(order[:2])
+    assert split.train.ids == tuple(i for i in train if i in order[2:])
+    assert len(dataset.items) == 12
+
+
+def test_a_labelled_list_of_test_must_be_complete(tmp_path: Path) -> None:
+    root = write_2012(tmp_path, test=True)
+    lists = root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Main"
+    (lists / "cat_test.txt").write_text("2010_000001 1\n2010_000002 -1\n")
+    with pytest.raises(DatasetNotFoundError, match=r"aeroplane_test.txt"):
+        open_dataset("voc2012", root)

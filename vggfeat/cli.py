@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--dataset", {"help": "voc2007, voc:PATH or folder:PATH."}),
+    (
+        "--dataset",
+        {"help": "voc2007, caltech101, … (`vggfeat datasets list`), or folder:, csv:, voc:PATH."},
+    ),
     (
         "--model",
         {"multiple": True, "metavar": "NAME", "help": "vgg16, vgg19, …; twice is late fusion."},

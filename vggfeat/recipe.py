@@ -48,7 +48,7 @@ class Recipe(_Record):
     """Everything that decides the numbers of one experiment; each default stands here alone.
 
     Attributes:
-        dataset: "voc2007", "voc:PATH", "folder:PATH".
+        dataset: A name of `vggfeat.data.NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
         models: One net, or several for late fusion.
         weights: One for all nets or one each: "oxford", "torchvision", "random:SEED" or a path.
         profile: Preprocessing of a weight file that the catalogue does not know.
@@ -194,10 +194,11 @@ class Recipe(_Record):
 
     def _completed(self) -> dict[str, Any]:
         voc = self.dataset.startswith("voc")
+        precision = "voc2010" if self.dataset.startswith("voc2012") else "voc2007"
         own = {
             "scales": _VOC_SCALES if voc else _CALTECH_SCALES,
             "aggregate": "average" if voc else "stack",
-            "measure": "voc2007" if voc else "mean_class_recall",
+            "measure": precision if voc else "mean_class_recall",
         }
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return values | {k: v for k, v in own.items() if values[k] is None}

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggfeat.data import folder, voc
+from vggfeat.data import action, caltech, folder, listed, voc
 from vggfeat.data.split import Dataset
 from vggfeat.errors import RecipeError, nearest
 
-NAMED = ("voc2007",)
-PATTERNS = ("voc:PATH", "folder:PATH")
+NAMED = (
+    *("voc2007", "voc2012", "voc2012-val", "voc2012-action", "voc2012-action-val"),
+    *("caltech101", "caltech256"),
+)
+PATTERNS = ("voc:PATH", "folder:PATH", "csv:PATH")
 
 
 def check_name(name: str) -> None:
@@ -20,10 +23,12 @@ def check_name(name: str) -> None:
         RecipeError: If there is none.
     """
     kind, _, path = name.partition(":")
-    if name in NAMED or (kind in {"voc", "folder"} and path):
+    if name in NAMED or (f"{kind}:PATH" in PATTERNS and path):
         return
     if name and Path(name).is_dir():
         raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'folder:{name}'?")
+    if name.endswith(".csv"):
+        raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'csv:{name}'?")
     raise RecipeError(f"Unknown data set {name!r}.", nearest(name, [*NAMED, *PATTERNS]))
 
 
@@ -33,9 +38,9 @@ def open_dataset(
     """Open a data set.
 
     Args:
-        name: "voc2007", "voc:PATH" or "folder:PATH".
+        name: One of `NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
         data_root: Where named data sets are looked for.
-        seed: Decides the parts of a folder that does not say them itself.
+        seed: Decides the parts of a folder or a list that does not say them itself.
         stored_ids: The ids of a store that stands in for the images: these need not be on disk.
 
     Raises:
@@ -47,6 +52,17 @@ def open_dataset(
     kind, _, path = name.partition(":")
     if kind == "folder":
         return folder.open_folder(Path(path), seed=seed, stored_ids=stored_ids)
+    if kind == "csv":
+        return listed.open_csv(Path(path), seed=seed, stored_ids=stored_ids)
+    if kind.startswith("caltech"):
+        return caltech.open_caltech(name, data_root, stored_ids=stored_ids)
+    images = stored_ids is None
     if kind == "voc":
-        return voc.open_tree(Path(path), name, images=stored_ids is None)
-    return voc.open_voc2007(data_root, images=stored_ids is None)
+        return voc.open_tree(Path(path), name, images=images)
+    return {
+        "voc2007": voc.open_voc2007,
+        "voc2012": voc.open_voc2012,
+        "voc2012-val": voc.open_voc2012_val,
+        "voc2012-action": action.open_action,
+        "voc2012-action-val": action.open_action_val,
+    }[name](data_root, images=images)

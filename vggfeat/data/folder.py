@@ -14,9 +14,10 @@ from vggfeat.data.split import (
     Kind,
     Part,
     Split,
-    hash_order,
+    divided,
     one_class_part,
     sorted_items,
+    without_val,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 
@@ -107,18 +108,7 @@ def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Spli
     chosen: dict[str, list[tuple[str, str]]] = {part: [] for part in _PARTS}
     classes = _by_class(labelled, depth=0)
     for name, members in classes.items():
-        if len(members) < 3:
-            raise DatasetError(
-                f"Class {name!r} has {len(members)} images.",
-                "Expected at least 3: one each for train, val and test.",
-                "Add images, or take the folder away.",
-            )
-        order = hash_order(members, seed)
-        test = max(1, round(0.2 * len(order)))
-        val = max(1, round(0.2 * (len(order) - test)))
-        for part, some in zip(
-            _PARTS, (order[test + val :], order[test : test + val], order[:test]), strict=True
-        ):
+        for part, some in divided(members, seed, name).items():
             chosen[part] += [(i, name) for i in some]
     return Kind.ONE_CLASS, tuple(classes), _split(chosen, tuple(classes))
 
@@ -135,10 +125,8 @@ def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...]
     if not chosen["val"]:
         train, chosen["train"] = chosen["train"], []
         for name, members in _by_class([i for i, _ in train], depth=1).items():
-            order = hash_order(members, seed)
-            val = max(1, round(0.2 * len(order))) if len(order) > 1 else 0
-            chosen["val"] += [(i, name) for i in order[:val]]
-            chosen["train"] += [(i, name) for i in order[val:]]
+            for part, some in without_val(members, seed).items():
+                chosen[part] += [(i, name) for i in some]
     return Kind.ONE_CLASS, classes, _split(chosen, classes)
 
 

@@ -19,6 +19,8 @@ from vggfeat.errors import DatasetError
 
 Labels = npt.NDArray[np.int8]
 
+_SHARE = 0.2  # of the images that become test, and of the rest that become val
+
 
 class Kind(StrEnum):
     """What the labels of an image are."""
@@ -60,6 +62,11 @@ class Part:
             seen: set[str] = set()
             twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]  # set.add is None on purpose
             raise DatasetError(f"Image {twice!r} is listed twice in one list.")
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> Part:
+        """Return the images where `rows`, (n,), is true."""
+        ids = tuple(i for i, taken in zip(self.ids, rows, strict=True) if taken)
+        return Part(ids=ids, labels=self.labels[rows])
 
     def head(self, count: int, *, by_class: bool) -> Part:
         """Return the first `count` images; with `by_class`, round-robin over the classes."""
@@ -156,6 +163,35 @@ def hash_order(ids: Iterable[str], seed: int) -> list[str]:
     ['a', 'c', 'b']
     """
     return sorted(ids, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+
+
+def divided(ids: Sequence[str], seed: int, name: str) -> dict[str, list[str]]:
+    """Divide images by hash: a fifth is test, a fifth of the rest val, at least one of each.
+
+    Args:
+        ids: Of one class, or of all images where they are not of one class each.
+        seed: Enters the hash.
+        name: Of the class, for the message.
+
+    Raises:
+        DatasetError: If there are fewer than 3.
+    """
+    if len(ids) < 3:
+        raise DatasetError(
+            f"Class {name!r} has {len(ids)} images.",
+            "Expected at least 3: one each for train, val and test.",
+            "Add images, or take the class away.",
+        )
+    order = hash_order(ids, seed)
+    test = max(1, round(_SHARE * len(order)))
+    return {"test": order[:test], **without_val(order[test:], seed)}
+
+
+def without_val(ids: Sequence[str], seed: int) -> dict[str, list[str]]:
+    """Take val away from train by hash: a fifth, at least one if there are two."""
+    order = hash_order(ids, seed)
+    val = max(1, round(_SHARE * len(order))) if len(order) > 1 else 0
+    return {"train": order[val:], "val": order[:val]}
 
 
 def sorted_items(items: Iterable[Item]) -> tuple[Item, ...]:

@@ -1,4 +1,4 @@
-"""PASCAL VOC classification: ImageSets/Main, label 0 = difficult (devkit documentation, 2007)."""
+"""PASCAL VOC classification: ImageSets/Main, label 0 = difficult (devkit documentation)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vggfeat.data.split import Dataset, Item, Kind, Labels, Part, Split, sorted_items
+from vggfeat.data.split import (
+    Dataset,
+    Item,
+    Kind,
+    Labels,
+    Part,
+    Split,
+    sorted_items,
+    without_val,
+)
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 
 CLASSES = (
@@ -15,6 +24,7 @@ CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 )
+MAIN = Path("ImageSets", "Main")
 _PARTS = ("train", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -33,15 +43,83 @@ def open_voc2007(data_root: Path, *, images: bool = True) -> Dataset:
         DatasetNotFoundError: If it is not there.
         DatasetError: If its lists contradict each other.
     """
-    places = [data_root / "VOCdevkit" / "VOC2007", data_root / "VOC2007", data_root]
+    root = find_devkit(data_root, "voc2007", MAIN)
+    return _dataset(root, "voc2007", CLASSES, _split(root, CLASSES, _PARTS), images)
+
+
+def open_voc2012(data_root: Path, *, images: bool = True) -> Dataset:
+    """Open VOC 2012: 11,540 images of train and val, 10,991 of test, 20 classes.
+
+    The labels of test are not public: they are 0 here, so that nothing is measured on it, and the
+    scores go to the evaluation server. Test's own archive must have been unpacked too.
+
+    Args:
+        data_root: Holds `VOCdevkit/VOC2012` or `VOC2012`, or is that folder itself.
+        images: Whether the images must be there too.
+
+    Raises:
+        DatasetNotFoundError: If it is not there.
+        DatasetError: If its lists contradict each other.
+    """
+    root = find_devkit(data_root, "voc2012", MAIN)
+    if not (root / MAIN / "test.txt").exists():
+        raise DatasetNotFoundError(
+            "voc2012",
+            [root / MAIN / "test.txt"],
+            "The test images come from the evaluation server, after registration "
+            "(datasets/voc2012/README.md); 'voc2012-val' needs only train and val.",
+        )
+    return _dataset(root, "voc2012", CLASSES, _split(root, CLASSES, _PARTS), images)
+
+
+def open_voc2012_val(data_root: Path, *, images: bool = True) -> Dataset:
+    """Open VOC 2012 with val in the place of test, the proxy that can be scored offline.
+
+    A fifth of train, the first by a hash of the id, becomes the validation part.
+
+    Args:
+        data_root: As for `open_voc2012`; the test images are not needed.
+        images: Whether the images must be there too.
+
+    Raises:
+        DatasetNotFoundError: If it is not there.
+        DatasetError: If its lists contradict each other.
+    """
+    root = find_devkit(data_root, "voc2012", MAIN)
+    official = _split(root, CLASSES, ("train", "val"))
+    return _dataset(root, "voc2012-val", CLASSES, val_as_test(official), images)
+
+
+def find_devkit(data_root: Path, name: str, lists: Path) -> Path:
+    """Return the folder of one year's tree.
+
+    Args:
+        data_root: Holds `VOCdevkit/VOC<year>` or `VOC<year>`, or is that folder itself.
+        name: "voc2007" or "voc2012".
+        lists: What it must hold.
+
+    Raises:
+        DatasetNotFoundError: If it is not there.
+    """
+    year = name.upper()
+    places = [data_root / "VOCdevkit" / year, data_root / year, data_root]
     for place in places:
-        if (place / "ImageSets" / "Main").is_dir():
-            return _open(place, "voc2007", CLASSES, images)
+        if (place / lists).is_dir():
+            return place
     raise DatasetNotFoundError(
-        "voc2007",
-        [place / "ImageSets" / "Main" for place in places],
-        "Unpack the devkit there (datasets/voc2007/README.md says how), or pass --data-root.",
+        name,
+        [place / lists for place in places],
+        f"`vggfeat datasets fetch {name}` gets it (datasets/{name}/README.md says what), or pass "
+        "--data-root.",
     )
+
+
+def val_as_test(official: Split) -> Split:
+    """Return a split whose test is the official val, and whose val is a fifth of train."""
+    train = official.train
+    chosen = set(without_val(train.ids, seed=0)["val"])
+    rows = np.array([i in chosen for i in train.ids], dtype=bool)
+    return Split(train=train.take(~rows), val=train.take(rows), test=official.val)
 
 
 def open_tree(root: Path, name: str, *, images: bool = True) -> Dataset:
@@ -56,40 +134,58 @@ def open_tree(root: Path, name: str, *, images: bool = True) -> Dataset:
         DatasetNotFoundError: If it is not there.
         DatasetError: If its lists contradict each other.
     """
-    lists = root / "ImageSets" / "Main"
+    lists = root / MAIN
     if not lists.is_dir():
         raise DatasetNotFoundError(name, [lists], "Expected ImageSets/Main and JPEGImages.")
     classes = tuple(sorted(p.name.removesuffix("_train.txt") for p in lists.glob("*_train.txt")))
     if not classes:
         raise DatasetError(f"'{lists}' has no list <class>_train.txt.", remedy="Is it a VOC tree?")
-    return _open(root, name, classes, images)
+    return _dataset(root, name, classes, _split(root, classes, _PARTS), images)
 
 
-def _open(root: Path, name: str, classes: Sequence[str], images: bool) -> Dataset:
-    lists = root / "ImageSets" / "Main"
-    parts = {part: _read_part(lists, part, classes) for part in _PARTS}
-    split = Split(**parts)
+def _split(root: Path, classes: Sequence[str], parts: Sequence[str]) -> Split:
+    nothing = Part(ids=(), labels=np.empty((0, len(classes)), np.int8))
+    read = {part: _read_part(root / MAIN, part, classes) for part in parts}
+    split = Split(**{part: read.get(part, nothing) for part in _PARTS})
     if not split.ids:
-        raise DatasetError(f"The lists in '{lists}' name no image at all.")
-    files = _image_files(root / "JPEGImages") if images else {}
-    items = []
-    for part in _PARTS:
-        for image in parts[part].ids:
-            if images and image not in files:
-                raise DatasetError(
-                    f"'{lists / part}.txt' names {image!r}, but there is no "
-                    f"'{root / 'JPEGImages' / image}.jpg'.",
-                    "Every listed image must be there.",
-                    "Unpack the data set again.",
-                )
-            items.append(Item(image, files.get(image, root / "JPEGImages" / f"{image}.jpg")))
+        raise DatasetError(f"The lists in '{root / MAIN}' name no image at all.")
+    return split
+
+
+def _dataset(root: Path, name: str, classes: Sequence[str], split: Split, images: bool) -> Dataset:
+    paths = image_paths(root, split.ids, images=images)
     return Dataset(
         name=name,
         kind=Kind.MULTI_LABEL,
         classes=tuple(classes),
-        items=sorted_items(items),
+        items=sorted_items(Item(i, paths[i]) for i in split.ids),
         splits=(split,),
     )
+
+
+def image_paths(root: Path, ids: Sequence[str], *, images: bool) -> dict[str, Path]:
+    """Return the file of each image id.
+
+    Args:
+        root: Holds `JPEGImages`.
+        ids: From the lists.
+        images: Whether the files must be there.
+
+    Raises:
+        DatasetNotFoundError: If there is no such folder.
+        DatasetError: If a listed image is not there.
+    """
+    folder = root / "JPEGImages"
+    files = _image_files(folder) if images else {}
+    for image in ids:
+        if images and image not in files:
+            raise DatasetError(
+                f"The lists in '{root / 'ImageSets'}' name {image!r}, but there is no "
+                f"'{folder / image}.jpg'.",
+                "Every listed image must be there.",
+                "Unpack the data set again.",
+            )
+    return {image: files.get(image, folder / f"{image}.jpg") for image in ids}
 
 
 def _image_files(folder: Path) -> dict[str, Path]:
@@ -99,15 +195,16 @@ def _image_files(folder: Path) -> dict[str, Path]:
 
 
 def _read_part(lists: Path, part: str, classes: Sequence[str]) -> Part:
-    ids = tuple(row[0] for _, row in _rows(lists / f"{part}.txt", columns=1))
-    labels = np.empty((len(ids), len(classes)), dtype=np.int8)
-    for k, name in enumerate(classes):
+    ids = tuple(row[0] for _, row in read_list(lists / f"{part}.txt", columns=1))
+    labels = np.zeros((len(ids), len(classes)), dtype=np.int8)
+    hidden = part == "test" and not any((lists / f"{name}_test.txt").exists() for name in classes)
+    for k, name in enumerate(() if hidden else classes):
         labels[:, k] = _read_labels(lists / f"{name}_{part}.txt", ids)
     return Part(ids=ids, labels=labels)
 
 
 def _read_labels(path: Path, ids: tuple[str, ...]) -> Labels:
-    rows = _rows(path, columns=2)
+    rows = read_list(path, columns=2)
     if tuple(row[0] for _, row in rows) != ids:
         raise DatasetError(
             f"'{path}' lists {len(rows)} images.",
@@ -123,8 +220,17 @@ def _read_labels(path: Path, ids: tuple[str, ...]) -> Labels:
     return np.array([int(row[1]) for _, row in rows], dtype=np.int8)
 
 
-def _rows(path: Path, columns: int) -> list[tuple[int, list[str]]]:
-    """Read a list as (line number, words); two blanks may stand before a positive label."""
+def read_list(path: Path, columns: int) -> list[tuple[int, list[str]]]:
+    """Read a list as (line number, words); two blanks may stand before a positive label.
+
+    Args:
+        path: Of the list.
+        columns: Words that every line must have at least.
+
+    Raises:
+        DatasetNotFoundError: If it is not there.
+        DatasetError: If it cannot be read, or a line is too short.
+    """
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:

@@ -1,0 +1,127 @@
+"""Caltech-101 and Caltech-256: one folder per class, three random splits (App. B)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vggfeat.data.split import (
+    Dataset,
+    Item,
+    Kind,
+    Split,
+    hash_order,
+    one_class_part,
+    sorted_items,
+)
+from vggfeat.errors import DatasetError, DatasetNotFoundError
+
+SPLITS = 3
+_VAL_SHARE = 0.2  # of the training images
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Protocol:
+    """What Simonyan & Zisserman 2015, App. B, say of one of the two."""
+
+    folder: str
+    classes: int
+    train: int  # images of a class, validation included
+    test: int | None  # at most; None for all the rest
+
+
+_PROTOCOLS = {
+    "caltech101": _Protocol(folder="101_ObjectCategories", classes=102, train=30, test=50),
+    "caltech256": _Protocol(folder="256_ObjectCategories", classes=257, train=60, test=None),
+}
+
+
+def open_caltech(name: str, data_root: Path, *, stored_ids: Sequence[str] | None = None) -> Dataset:
+    """Open Caltech-101 (9,144 images of 102 classes) or Caltech-256 (30,607 of 257).
+
+    Background and clutter count as classes, as in the paper. Each of the three splits orders the
+    images of a class by a hash of the split's number (1, 2, 3) and the id: the first 30 (60) train,
+    the next 50 (all the rest) test; the first fifth of the training images is for validation.
+    If you use them, cite Fei-Fei et al. 2004, Griffin et al. 2007.
+
+    Args:
+        name: "caltech101" or "caltech256".
+        data_root: Holds `<name>/<folder>` or `<folder>`, or is that folder itself, where the folder
+            is `101_ObjectCategories` or `256_ObjectCategories`.
+        stored_ids: The ids of a store that stands in for the images.
+
+    Raises:
+        DatasetNotFoundError: If it is not there.
+        DatasetError: If classes are missing, or one has too few images for the protocol.
+    """
+    protocol = _PROTOCOLS[name]
+    ignored: list[str] = []
+    if stored_ids is not None:
+        items = sorted_items(Item(i, data_root / i) for i in stored_ids)
+    else:
+        items = sorted_items(_scan(_find(name, data_root), ignored))
+    classes: dict[str, list[str]] = {}
+    for item in items:
+        classes.setdefault(PurePosixPath(item.id).parts[0], []).append(item.id)
+    if len(classes) != protocol.classes:
+        raise DatasetError(
+            f"{name} has {len(classes)} classes with images.",
+            f"Expected {protocol.classes}, background or clutter included.",
+            f"`vggfeat datasets verify {name}` says what is there.",
+        )
+    for label, members in classes.items():
+        if len(members) <= protocol.train:
+            raise DatasetError(
+                f"Class {label!r} of {name} has {len(members)} images.",
+                f"The protocol takes {protocol.train} to train and needs one to test.",
+                f"`vggfeat datasets verify {name}` says what is there.",
+            )
+    return Dataset(
+        name=name,
+        kind=Kind.ONE_CLASS,
+        classes=tuple(classes),
+        items=items,
+        splits=tuple(_split(classes, protocol, seed) for seed in range(1, SPLITS + 1)),
+        ignored=tuple(sorted(ignored)),
+    )
+
+
+def _find(name: str, data_root: Path) -> Path:
+    folder = _PROTOCOLS[name].folder
+    places = [data_root / name / folder, data_root / folder]
+    if data_root.name == folder:
+        places.append(data_root)
+    for place in places:
+        if place.is_dir():
+            return place
+    raise DatasetNotFoundError(
+        name,
+        places,
+        f"`vggfeat datasets fetch {name}` gets it (datasets/{name}/README.md says what), or pass "
+        "--data-root.",
+    )
+
+
+def _scan(root: Path, ignored: list[str]) -> list[Item]:
+    """Return the JPEG files of every class; both sets hold a few strays as well."""
+    items = []
+    for folder in (one for one in root.iterdir() if one.is_dir()):
+        for path in folder.iterdir():
+            if path.suffix.lower() == ".jpg" and not path.name.startswith("."):
+                items.append(Item(f"{folder.name}/{path.name}", path))
+            else:
+                ignored.append(f"{folder.name}/{path.name}")
+    return items
+
+
+def _split(classes: dict[str, list[str]], protocol: _Protocol, seed: int) -> Split:
+    chosen: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "test": []}
+    val = round(_VAL_SHARE * protocol.train)
+    last = None if protocol.test is None else protocol.train + protocol.test
+    for label, members in classes.items():
+        order = hash_order(members, seed)
+        chosen["val"] += [(i, label) for i in order[:val]]
+        chosen["train"] += [(i, label) for i in order[val : protocol.train]]
+        chosen["test"] += [(i, label) for i in order[protocol.train : last]]
+    return Split(**{part: one_class_part(rows, tuple(classes)) for part, rows in chosen.items()})
