@@ -80,7 +80,7 @@ def test_json_on_stdout_is_clean(call: CliRunner, tiny_voc: Path) -> None:
     dataset = ["--dataset", f"voc:{tiny_voc}"]
     [path] = json.loads(run(call, "extract", *FAST, *dataset, "--json").stdout)
     result = json.loads(run(call, "svm", *FAST, *dataset, "--grid", "1", "--json").stdout)
-    assert result["sizes"] == {"train": 8, "val": 6, "test": 10}
+    assert result["splits"][0]["sizes"] == {"train": 8, "val": 6, "test": 10}
     facts = json.loads(run(call, "store", "info", path, "--json").stdout)
     assert facts["images"] == 24
     image = json.loads(run(call, "store", "info", path, "000003", "--json").stdout)
@@ -131,7 +131,7 @@ def test_a_recipe_runs_and_options_win(call: CliRunner, tiny_voc: Path) -> None:
     )
     done = run(call, "run", "r.toml", "--limit", "4", "--name", "yours")
     assert "page: results/yours.html" in done.output
-    assert json.loads(Path("results/yours.json").read_text())["sizes"]["train"] == 4
+    assert json.loads(Path("results/yours.json").read_text())["splits"][0]["sizes"]["train"] == 4
 
 
 def test_a_dry_run_does_nothing(call: CliRunner, tiny_voc: Path, forwards: list[int]) -> None:
@@ -225,7 +225,7 @@ def test_an_empty_folder_is_an_error(call: CliRunner) -> None:
 def test_shared_ids_and_missing_images_are_errors(call: CliRunner, tiny_voc: Path) -> None:
     command = ["extract", *FAST, "--dataset", f"voc:{tiny_voc}"]
     (tiny_voc / "JPEGImages" / "000009.jpg").unlink()
-    check_refused(call, command, "'000009'", "val.txt", "000009.jpg")
+    check_refused(call, command, "'000009'", "ImageSets", "000009.jpg")
     lists = tiny_voc / "ImageSets" / "Main"
     for path in lists.glob("*test.txt"):
         path.write_text(path.read_text().replace("000015", "000001"))

@@ -106,7 +106,7 @@ def test_the_demo_beats_chance_and_colour_and_permuted_labels_do_not(tmp_path: P
         part: sample
         if part == "test"
         else replace(sample, labels=random.permutation(sample.labels))
-        for part, sample in outcome.evaluation.samples.items()
+        for part, sample in outcome.evaluation.runs[0].samples.items()
     }
     recipe = demo.demo_recipe(tmp_path / "demo")
     scores = fit_and_score(samples, CLASSES, recipe, Machine(), Watch(), {}).scores

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from safetensors import safe_open
 
 from tests.conftest import photo
 from tests.reference import devkit_average_precision
+from tests.test_action import write_tree as write_action_tree
 from vggfeat import planning
 from vggfeat.classify.measures import average_precision
+from vggfeat.data import caltech
 from vggfeat.errors import (
     DatasetError,
     ImageReadError,
@@ -23,11 +26,12 @@ from vggfeat.errors import (
     StaleStoreError,
     StoreNotFoundError,
 )
-from vggfeat.experiment import evaluate, extract, write
+from vggfeat.experiment import evaluate, extract, write, write_report
 from vggfeat.planning import values_from_stores
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError
+from vggfeat.report.text import percent, result_text
 from vggfeat.store.store import DescriptorStore
 
 
@@ -177,17 +181,17 @@ def test_the_result_is_that_of_the_devkit(tiny_voc: Path, machine: Machine) -> N
     wanted = recipe(tiny_voc, scales=[224, 256])
     extract(wanted, machine, Watch())
     evaluation = evaluate(wanted, machine, Watch())
-    result, test = evaluation.result, evaluation.samples["test"]
+    result, test = evaluation.result, evaluation.runs[0].samples["test"]
     for k, name in enumerate(("cat", "dog", "emu")):
         rows = (tiny_voc / f"ImageSets/Main/{name}_test.txt").read_text().split()
         truth = list(zip(rows[::2], map(int, rows[1::2]), strict=True))
-        scores = list(zip(test.ids, evaluation.fitted.scores[:, k].tolist(), strict=True))
+        scores = list(zip(test.ids, evaluation.runs[0].fitted.scores[:, k].tolist(), strict=True))
         assert result.classes[k].name == name
         for year, ours in ((2007, result.classes[k].voc2007), (2012, result.classes[k].voc2010)):
             assert ours == pytest.approx(devkit_average_precision(truth, scores, year), abs=1e-12)
     each = [c.voc2007 for c in result.classes if c.voc2007 is not None]
     assert result.score == result.means["voc2007"] == pytest.approx(np.mean(each))
-    assert result.sizes == {"train": 8, "val": 6, "test": 10}
+    assert result.splits[0].sizes == {"train": 8, "val": 6, "test": 10}
     assert result.stores[0].weights == "random:0"
     assert any("random weights" in warning for warning in result.warnings)
 
@@ -198,7 +202,7 @@ def test_a_result_reads_back_as_it_was_written(tiny_voc: Path, machine: Machine)
     path = write(evaluation, machine)
     assert Result.read(path) == evaluation.result
     with safe_open(path.with_suffix(".safetensors"), framework="np") as file:
-        assert np.array_equal(file.get_tensor("coef"), evaluation.fitted.classifier.coef)
+        assert np.array_equal(file.get_tensor("coef"), evaluation.runs[0].fitted.classifier.coef)
     assert write(evaluate(recipe(tiny_voc), machine, Watch()), machine) == path
 
 
@@ -247,8 +251,8 @@ def test_a_store_with_more_scales_and_images_serves(
     extract(recipe(tiny_voc, scales=[224, 256]), machine, Watch())
     forwards.clear()
     small = evaluate(recipe(tiny_voc, scales=[256], limit=5), machine, Watch())
-    assert small.result.sizes == {"train": 5, "val": 5, "test": 5}
-    assert small.samples["train"].x.shape == (5, 512)
+    assert small.result.splits[0].sizes == {"train": 5, "val": 5, "test": 5}
+    assert small.runs[0].samples["train"].x.shape == (5, 512)
     assert forwards == []
 
 
@@ -262,7 +266,7 @@ def test_a_store_alone_serves_without_images(tiny_voc: Path, machine: Machine) -
     completed = Recipe.build(values_from_stores([path], given), "a test")
     assert completed.q == (224,)
     alone = evaluate(completed, machine, Watch(), [path])
-    assert np.array_equal(alone.fitted.scores, with_images.fitted.scores)
+    assert np.array_equal(alone.runs[0].fitted.scores, with_images.runs[0].fitted.scores)
     assert alone.result.means == with_images.result.means
 
 
@@ -279,7 +283,7 @@ def test_late_fusion_stacks_the_nets(tiny_voc: Path, machine: Machine) -> None:
     both = recipe(tiny_voc, models=["vgg16-thin", "vgg19-thin"], limit=4)
     assert len(extract(both, machine, Watch())) == 2
     evaluation = evaluate(both, machine, Watch())
-    x = evaluation.samples["train"].x
+    x = evaluation.runs[0].samples["train"].x
     assert x.shape == (4, 1024)
     assert np.allclose(np.linalg.norm(x[:, :512], axis=1), np.sqrt(0.5), atol=1e-6)
     assert [s.model for s in evaluation.result.stores] == ["vgg16-thin", "vgg19-thin"]
@@ -295,10 +299,10 @@ def test_unreadable_images_leave_training_and_rank_last(tiny_voc: Path, machine:
         "000020",
     }
     evaluation = evaluate(recipe(tiny_voc), machine, Watch())
-    assert len(evaluation.samples["train"].readable.ids) == 6
-    lost = evaluation.samples["test"].ids.index("000020")
-    assert np.isnan(evaluation.fitted.scores[lost]).all()
-    assert np.isfinite(np.delete(evaluation.fitted.scores, lost, axis=0)).all()
+    assert len(evaluation.runs[0].samples["train"].readable.ids) == 6
+    lost = evaluation.runs[0].samples["test"].ids.index("000020")
+    assert np.isnan(evaluation.runs[0].fitted.scores[lost]).all()
+    assert np.isfinite(np.delete(evaluation.runs[0].fitted.scores, lost, axis=0)).all()
     assert any("3 images are unreadable" in w for w in evaluation.result.warnings)
     assert all("000020" not in [e.id for e in c.best] for c in evaluation.result.classes)
 
@@ -313,7 +317,7 @@ def test_a_class_without_positives_is_named_and_leaves_the_mean(
     dog = result.classes[1]
     assert (dog.voc2007, dog.voc2010) == (None, None)
     assert dog.note == "no positive in test: no AP"
-    assert result.counted == {"voc2007": 2, "voc2010": 2}
+    assert result.splits[0].counted == {"voc2007": 2, "voc2010": 2}
     others = [result.classes[k].voc2007 for k in (0, 2)]
     assert result.score == pytest.approx(np.mean([v for v in others if v is not None]))
 
@@ -322,7 +326,7 @@ def test_scikit_learns_measure_can_be_the_experiments_own(tiny_voc: Path, machin
     wanted = recipe(tiny_voc, measure="sklearn")
     extract(wanted, machine, Watch())
     evaluation = evaluate(wanted, machine, Watch())
-    labels, scores = evaluation.samples["test"].labels, evaluation.fitted.scores
+    labels, scores = evaluation.runs[0].samples["test"].labels, evaluation.runs[0].fitted.scores
     expected = np.mean(
         [
             average_precision(scores[:, k], labels[:, k], measure="sklearn")
@@ -361,6 +365,71 @@ def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machin
     assert result.measure == "mean_class_recall"
     assert result.score == 1.0
     assert [c.recall for c in result.classes] == [1.0, 1.0]
+
+
+def test_several_splits_share_a_store_and_give_mean_and_deviation(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(caltech._PROTOCOLS["caltech101"], classes=3, train=5, test=4)
+    monkeypatch.setitem(caltech._PROTOCOLS, "caltech101", small)
+    for k, label in enumerate(("ant", "bee", "cat")):
+        folder = tmp_path / "data" / "101_ObjectCategories" / label
+        folder.mkdir(parents=True)
+        for n in range(8):
+            pixels = photo(90, 100, seed=10 * k + n)
+            pixels[:, :, k] //= 2  # not all that easy, so that the splits differ
+            Image.fromarray(pixels).save(folder / f"image_{n:04d}.jpg")
+    machine = machine.model_copy(update={"data_root": tmp_path / "data"})
+    defaults: dict[str, object] = {"aggregate": "stack", "measure": "mean_class_recall"}
+    wanted = recipe(tmp_path, dataset="caltech101", grid=[1.0], **defaults)
+    extract(wanted, machine, Watch())
+    evaluation = evaluate(wanted, machine, Watch())
+    result = evaluation.result
+    assert len(evaluation.runs) == len(result.splits) == 3
+    recalls, by_class = [], []
+    for run in evaluation.runs:
+        true = run.samples["test"].labels.argmax(axis=1)
+        right = run.fitted.scores.argmax(axis=1) == true
+        each = [right[true == k].mean() for k in range(3)]
+        by_class.append(each)
+        recalls.append(np.mean(each))
+    assert [split.means["mean_class_recall"] for split in result.splits] == pytest.approx(recalls)
+    assert result.score == pytest.approx(np.mean(recalls))
+    assert result.deviations["mean_class_recall"] == pytest.approx(np.std(recalls) * 1.5**0.5)
+    assert [c.recall for c in result.classes] == pytest.approx(np.mean(by_class, axis=0))
+    assert [split.sizes for split in result.splits] == [{"train": 12, "val": 3, "test": 9}] * 3
+    [store] = result.stores
+    assert store.images == 24
+    path = write(evaluation, machine)
+    assert len(list(path.parent.glob("*-split?.safetensors"))) == 3
+    assert Result.read(path) == result
+    text, spread = result_text(result), result.deviations["mean_class_recall"]
+    assert f" {percent(result.score)} ± {percent(spread)} over 3 of 3 classes, mean ±" in text
+    assert f"± {100 * spread:.1f}" in write_report(result, machine).read_text()
+
+
+def test_persons_are_described_by_their_boxes(tmp_path: Path, machine: Machine) -> None:
+    home = write_action_tree(tmp_path / "data") / "VOCdevkit" / "VOC2012"
+    for n, path in enumerate(sorted((home / "JPEGImages").iterdir())):
+        Image.fromarray(photo(90, 101, seed=n)).save(path, quality=95)
+    machine = machine.model_copy(update={"data_root": tmp_path / "data"})
+    wanted = recipe(tmp_path, dataset="voc2012-action", grid=[1.0])
+    [path] = extract(wanted, machine, Watch())
+    for k, person in enumerate(("2010_000002/1", "2010_000002/3")):
+        image = Image.open(home / "JPEGImages" / "2010_000002.jpg")
+        box = ((9, 0, 50, 80), (45, 19, 101, 90))[k]  # the second reaches the right border
+        alone = tmp_path / f"alone{k}"
+        alone.mkdir()
+        image.crop(box).save(alone / "crop.png")
+        [own] = extract(recipe(alone, dataset=f"folder:{alone}"), machine, Watch())
+        with DescriptorStore.open(path) as persons, DescriptorStore.open(own) as crops:
+            ours, theirs = persons.read([person]), crops.read(["crop.png"])
+            assert np.array_equal(ours.descriptors, theirs.descriptors)
+    evaluation = evaluate(wanted, machine, Watch())
+    assert evaluation.result.score is None  # the labels of test are not public
+    assert evaluation.runs[0].fitted.scores.shape == (3, 10)
+    notes = {c.name: c.note for c in evaluation.result.classes}
+    assert notes["jumping"] == "no positive in test: no AP"
 
 
 def test_a_flat_folder_has_descriptors_but_no_svm(tmp_path: Path, machine: Machine) -> None:

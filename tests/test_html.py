@@ -14,7 +14,7 @@ from PIL import Image
 
 from vggfeat.errors import PublishError
 from vggfeat.report.html import write_page
-from vggfeat.report.result import ClassResult, Example, Result, Search
+from vggfeat.report.result import ClassResult, Example, Result, Search, SplitOutcome
 
 HOSTILE = ("<script>alert(1)</script>", "$x$", '" onload="alert(1)', "猫\x00\ud800", "{{ 7 * 7 }}")
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -50,22 +50,29 @@ def a_result(
         recipe={"dataset": "voc2007", "models": ("vgg16", "vgg19"), "grid": None, "mirror": True},
         recipe_fingerprint="f" * 64,
         kind="multi-label",
-        sizes={"train": 2501, "val": 2510, "test": 4952},
         ignored=0,
         stores=(),
         descriptor_size=4096,
-        search=Search(
-            measure=measure,
-            grid=(0.5, 1.0, 2.0),
-            means=means,
-            grown=False,
-            at_edge=False,
-            fits=9,
-            not_converged=0,
+        splits=(
+            SplitOutcome(
+                sizes={"train": 2501, "val": 2510, "test": 4952},
+                search=Search(
+                    measure=measure,
+                    grid=(0.5, 1.0, 2.0),
+                    means=means,
+                    grown=False,
+                    at_edge=False,
+                    fits=9,
+                    not_converged=0,
+                ),
+                c=(1.0,),
+                means={},
+                counted={"voc2007": counted, "voc2010": counted, "mean_class_recall": len(classes)},
+            ),
         ),
         classes=classes,
         means={"voc2007": 0.7654, "voc2010": 0.5, "mean_class_recall": 0.25},
-        counted={"voc2007": counted, "voc2010": counted, "mean_class_recall": len(classes)},
+        deviations={},
         measure=measure,
         score=0.7654,
         warnings=("The weights are <random>.",),

@@ -10,7 +10,15 @@ from PIL import Image
 
 from tests.conftest import photo
 from vggfeat.report.html import write_page
-from vggfeat.report.result import ClassResult, Example, Result, ResultError, Search, StoreUsed
+from vggfeat.report.result import (
+    ClassResult,
+    Example,
+    Result,
+    ResultError,
+    Search,
+    SplitOutcome,
+    StoreUsed,
+)
 from vggfeat.report.text import result_text
 
 HOSTILE = "<script>alert(1)</script>"
@@ -53,22 +61,29 @@ def result(*classes: ClassResult) -> Result:
         recipe={"dataset": "voc2007", "models": ["vgg16-thin"], "scales": [256]},
         recipe_fingerprint="e" * 64,
         kind="multi-label",
-        sizes={"train": 8, "val": 6, "test": 10},
         ignored=0,
         stores=(store,),
         descriptor_size=512,
-        search=Search(
-            measure="voc2007",
-            grid=(0.25, 0.5, 1.0),
-            means=(0.3, 0.4, None),
-            grown=False,
-            at_edge=False,
-            fits=9,
-            not_converged=0,
+        splits=(
+            SplitOutcome(
+                sizes={"train": 8, "val": 6, "test": 10},
+                search=Search(
+                    measure="voc2007",
+                    grid=(0.25, 0.5, 1.0),
+                    means=(0.3, 0.4, None),
+                    grown=False,
+                    at_edge=False,
+                    fits=9,
+                    not_converged=0,
+                ),
+                c=(1.0,),
+                means={},
+                counted={"voc2007": len(known), "voc2010": len(known)},
+            ),
         ),
         classes=classes,
         means={"voc2007": mean, "voc2010": mean},
-        counted={"voc2007": len(known), "voc2010": len(known)},
+        deviations={},
         measure="voc2007",
         score=mean,
         warnings=("vgg16-thin has random weights (random:0): a substitute.",),
@@ -175,7 +190,8 @@ def test_the_text_has_every_number(tmp_path: Path) -> None:
     text = result_text(SAMPLE)
     assert "cat" in text
     assert "30.00" in text
-    assert "voc2007 60.00 over 2 of 3 classes; train 8, val 6, test 10 images" in text
+    assert "voc2007 60.00 over 2 of 3 classes; descriptors of 512 numbers" in text
+    assert "\ntrain 8, val 6, test 10 images\n" in text
     assert "C by voc2007 on val: 0.25: 30.00, 0.5: 40.00, 1: –" in text
     assert "note: vgg16-thin has random weights (random:0): a substitute." in text
 

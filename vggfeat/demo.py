@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,15 +100,16 @@ def run(folder: Path, watch: Watch, workers: int | None = None) -> Outcome:
     evaluation = evaluate(recipe, machine, watch)
     result_path = write(evaluation, machine)
     page = write_report(evaluation.result, machine)
-    labels = evaluation.samples["test"].labels
-    mean, ninety_ninth = chance(evaluation.fitted.scores, labels)
+    [only] = evaluation.runs
+    labels = only.samples["test"].labels
+    mean, ninety_ninth = chance(only.fitted.scores, labels)
     return Outcome(
         evaluation=evaluation,
         result_path=result_path,
         page=page,
         chance_mean=mean,
         chance_99=ninety_ninth,
-        colour=colour_baseline(evaluation, recipe, machine, watch),
+        colour=colour_baseline(only.samples, recipe, machine, watch),
         seconds=time.monotonic() - begin,
     )
 
@@ -130,12 +131,12 @@ def chance(scores: Scores, labels: Labels, seed: int = 0) -> tuple[float, float]
 
 
 def colour_baseline(
-    evaluation: Evaluation, recipe: Recipe, machine: Machine, watch: Watch
+    of_parts: Mapping[str, Sample], recipe: Recipe, machine: Machine, watch: Watch
 ) -> float:
     """Return the mAP of the same SVMs on six numbers per image: mean and spread of R, G and B.
 
     Args:
-        evaluation: Gives the parts and their labels.
+        of_parts: The images of train, val and test, and their labels.
         recipe: Of the demo.
         machine: Of the demo.
         watch: Told of the progress.
@@ -144,10 +145,10 @@ def colour_baseline(
     items = {item.id: item for item in dataset.items}
     samples = {
         part: Sample(ids=s.ids, x=_colours([items[i] for i in s.ids]), labels=s.labels)
-        for part, s in evaluation.samples.items()
+        for part, s in of_parts.items()
     }
     scores = fit_and_score(samples, dataset.classes, recipe, machine, watch, {}).scores
-    labels = evaluation.samples["test"].labels
+    labels = samples["test"].labels
     return mean_average_precision(scores, labels, measure="voc2007")[0]
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from vggfeat.classify.svm import (
     fit,
 )
 from vggfeat.data import open_dataset
-from vggfeat.data.split import Dataset, Kind, Labels, Part, Split
+from vggfeat.data.split import Dataset, Kind, Labels, Part
 from vggfeat.errors import (
     DatasetError,
     ImageReadError,
@@ -38,9 +38,16 @@ from vggfeat.planning import StoreJob, find_store, plan_store, tell_near_matches
 from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
 from vggfeat.recipe import Machine, Recipe, fingerprint
-from vggfeat.report.result import ClassResult, Result, Search, StoreUsed, check_free
+from vggfeat.report.result import (
+    ClassResult,
+    Result,
+    Search,
+    SplitOutcome,
+    StoreUsed,
+    check_free,
+)
 from vggfeat.rows import Status
-from vggfeat.scoring import class_results, means, number
+from vggfeat.scoring import class_means, class_results, means, number, split_means
 from vggfeat.store.donors import Donors
 from vggfeat.store.layout import DESCRIPTORS
 from vggfeat.store.shards import ShardFolder, tidy
@@ -74,6 +81,11 @@ class Sample:
     labels: Labels
 
     @property
+    def without_descriptors(self) -> Sample:
+        """The same images, without their descriptors."""
+        return replace(self, x=self.x[:, :0])
+
+    @property
     def readable(self) -> Sample:
         """The images that could be read."""
         rows = ~np.isnan(self.x[:, 0]) if self.x.shape[1] else np.ones(len(self.ids), bool)
@@ -97,18 +109,34 @@ class Fitted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitRun:
+    """What one split has given.
+
+    Attributes:
+        samples: Of train, val and test; their descriptors only where there is one split, since
+            those of several need not fit into memory together.
+        fitted: The search, the classifiers and the test scores.
+        outcome: What a result keeps of it.
+        classes: One for each class.
+    """
+
+    samples: dict[str, Sample]
+    fitted: Fitted
+    outcome: SplitOutcome
+    classes: tuple[ClassResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A result, and the arrays behind it.
 
     Attributes:
         result: What is written.
-        fitted: The search, the classifiers and the test scores.
-        samples: Of train, val and test.
+        runs: One for each split.
     """
 
     result: Result
-    fitted: Fitted
-    samples: dict[str, Sample]
+    runs: tuple[SplitRun, ...]
 
 
 def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None = None) -> Dataset:
@@ -275,14 +303,54 @@ def evaluate(
                 tell_near_matches(job)
                 raise
             held.append(opened.enter_context(DescriptorStore.open(path)))
-        split = dataset.splits[0]
-        samples = {
-            name: _sample(held, getattr(split, name), recipe) for name in ("train", "val", "test")
-        }
-        used = tuple(_used(store, split, recipe) for store in held)
-    fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
-    result = _result(recipe, dataset, used, samples, fitted, seconds)
-    return Evaluation(result=result, fitted=fitted, samples=samples)
+        ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
+        used = tuple(_used(store, ids, recipe) for store in held)
+        runs = []
+        for index, split in enumerate(dataset.splits, 1):
+            if len(dataset.splits) > 1:
+                _log.info("split %d of %d", index, len(dataset.splits))
+            with _timed(seconds, "read descriptors"):
+                samples = {
+                    part: _sample(held, getattr(split, part), recipe)
+                    for part in ("train", "val", "test")
+                }
+            fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
+            runs.append(_split_run(samples, fitted, dataset, recipe))
+    result = _result(recipe, dataset, used, runs, seconds)
+    return Evaluation(result=result, runs=tuple(runs))
+
+
+def _split_run(
+    samples: dict[str, Sample], fitted: Fitted, dataset: Dataset, recipe: Recipe
+) -> SplitRun:
+    search, classifier, scores = fitted.search, fitted.classifier, fitted.scores
+    train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
+    test = samples["test"]
+    values, counted = means(test.labels, scores, dataset.kind, recipe.measure or "voc2007")
+    if len(dataset.splits) > 1:
+        samples = {part: sample.without_descriptors for part, sample in samples.items()}
+    return SplitRun(
+        samples=samples,
+        fitted=fitted,
+        outcome=SplitOutcome(
+            sizes={part: len(sample.ids) for part, sample in samples.items()},
+            search=Search(
+                measure=recipe.measure or "voc2007",
+                grid=search.grid,
+                means=tuple(number(mean) for mean in search.means),
+                grown=search.grown,
+                at_edge=search.at_edge,
+                fits=search.fits + int((~np.isnan(classifier.intercept)).sum()),
+                not_converged=search.not_converged + classifier.not_converged,
+            ),
+            c=tuple(sorted(set(search.c))),
+            means=values,
+            counted=counted,
+        ),
+        classes=class_results(
+            dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
+        ),
+    )
 
 
 def fit_and_score(
@@ -329,7 +397,7 @@ def fit_and_score(
 
 
 def write(evaluation: Evaluation, machine: Machine) -> Path:
-    """Write a result's JSON, its classifier and its page; return the path of the JSON.
+    """Write a result's JSON and its classifiers, one file for each split; return the JSON's path.
 
     Raises:
         ResultError: If another recipe's result has that name.
@@ -342,7 +410,10 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
         _log.info("'%s' is replaced: the same recipe, on other images", path)
     make_folder(machine.results)
     metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
-    evaluation.fitted.classifier.save(path.with_suffix(".safetensors"), metadata)
+    for index, run in enumerate(evaluation.runs, 1):
+        suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
+        target = path.with_name(f"{result.name}{suffix}.safetensors")
+        run.fitted.classifier.save(target, metadata)
     return result.write(machine.results)
 
 
@@ -377,7 +448,7 @@ def _told(watch: Watch, advance: Callable[[int], None]) -> Callable[[], None]:
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     begin = time.monotonic()
     yield
-    seconds[name] = round(time.monotonic() - begin, 3)
+    seconds[name] = round(seconds.get(name, 0) + time.monotonic() - begin, 3)
 
 
 def _sample(stores: Sequence[DescriptorStore], part: Part, recipe: Recipe) -> Sample:
@@ -394,9 +465,9 @@ def _sample(stores: Sequence[DescriptorStore], part: Part, recipe: Recipe) -> Sa
     return Sample(ids=part.ids, x=x, labels=part.labels)
 
 
-def _used(store: DescriptorStore, split: Split, recipe: Recipe) -> StoreUsed:
+def _used(store: DescriptorStore, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
     held = {i: row for row, i in enumerate(store.ids)}
-    rows = [held[i] for i in split.ids]
+    rows = [held[i] for i in ids]
     statuses, sizes = store.statuses()[rows], store.image_sizes()[rows]
     return StoreUsed(
         model=store.recipe["net"],
@@ -419,50 +490,38 @@ def _result(
     recipe: Recipe,
     dataset: Dataset,
     stores: tuple[StoreUsed, ...],
-    samples: dict[str, Sample],
-    fitted: Fitted,
+    runs: Sequence[SplitRun],
     seconds: dict[str, float],
 ) -> Result:
-    search, classifier, scores = fitted.search, fitted.classifier, fitted.scores
-    train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
-    test = samples["test"]
-    classes = class_results(
-        dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
-    )
+    outcomes = tuple(run.outcome for run in runs)
+    classes = class_means([run.classes for run in runs])
     measure = recipe.measure or "voc2007"
-    values, counted = means(test.labels, scores, dataset.kind, measure)
+    values, deviations = split_means([outcome.means for outcome in outcomes])
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
     return Result(
         name=recipe.file_name(),
         recipe=recipe.model_dump(mode="json"),
         recipe_fingerprint=fingerprint({"experiment": identity}),
         kind=dataset.kind.value,
-        sizes={part: len(sample.ids) for part, sample in samples.items()},
         ignored=len(dataset.ignored),
         stores=stores,
-        descriptor_size=test.x.shape[1],
-        search=Search(
-            measure=measure,
-            grid=search.grid,
-            means=tuple(number(mean) for mean in search.means),
-            grown=search.grown,
-            at_edge=search.at_edge,
-            fits=search.fits + int((~np.isnan(classifier.intercept)).sum()),
-            not_converged=search.not_converged + classifier.not_converged,
-        ),
+        descriptor_size=runs[0].fitted.classifier.coef.shape[1],
+        splits=outcomes,
         classes=classes,
         means=values,
-        counted=counted,
+        deviations=deviations,
         measure=measure,
         score=values.get(measure),
-        warnings=_warnings(stores, classes, search),
+        warnings=_warnings(stores, classes, outcomes),
         seconds=seconds,
         versions=versions(),
     )
 
 
 def _warnings(
-    stores: tuple[StoreUsed, ...], classes: tuple[ClassResult, ...], search: CSearch
+    stores: tuple[StoreUsed, ...],
+    classes: tuple[ClassResult, ...],
+    outcomes: tuple[SplitOutcome, ...],
 ) -> tuple[str, ...]:
     found = []
     for store in stores:
@@ -475,10 +534,8 @@ def _warnings(
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
-    if search.at_edge:
+    if any(outcome.search.at_edge for outcome in outcomes):
         found.append("A chosen C lies at the edge of the grid.")
-    if search.not_converged:
-        found.append(
-            f"{search.not_converged} of the SVMs fitted while choosing C did not converge."
-        )
+    if failed := sum(outcome.search.not_converged for outcome in outcomes):
+        found.append(f"{failed} of the SVMs fitted did not converge.")
     return tuple(dict.fromkeys(found))

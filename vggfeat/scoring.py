@@ -91,6 +91,39 @@ def means(
     return values, counted
 
 
+def class_means(splits: Sequence[tuple[ClassResult, ...]]) -> tuple[ClassResult, ...]:
+    """Return each class's first result, its AP and recall replaced by the means over splits."""
+    merged = []
+    for of_class in zip(*splits, strict=True):
+        values = {
+            name: _mean([getattr(result, name) for result in of_class])
+            for name in ("voc2007", "voc2010", "recall")
+        }
+        merged.append(of_class[0].model_copy(update=values))
+    return tuple(merged)
+
+
+def split_means(
+    splits: Sequence[dict[str, float | None]],
+) -> tuple[dict[str, float | None], dict[str, float]]:
+    """Return mean and sample standard deviation (n − 1) over splits, the latter if there are two.
+
+    A measure that a split does not have has neither.
+    """
+    means = {name: _mean([split[name] for split in splits]) for name in splits[0]}
+    deviations = {
+        name: float(np.std([split[name] for split in splits], ddof=1))
+        for name, mean in means.items()
+        if mean is not None and len(splits) > 1
+    }
+    return means, deviations
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
 def number(value: float) -> float | None:
     """Return a number that JSON has: None for NaN."""
     return None if np.isnan(value) else float(value)

@@ -110,6 +110,7 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
     paper = result.recipe.get("paper")
     return {
         "result": result,
+        "first": result.splits[0],
         "measure": _MEASURES.get(result.measure, result.measure),
         "substitute": None if result.measure in _FIELD_OF else _FIELDS[field],
         "field": field,
@@ -402,7 +403,7 @@ def _curve(record: ClassResult, field: str, key: str) -> Markup:
 
 def _search(result: Result) -> Markup | None:
     """Return the mean validation measure over C, the chosen ones marked; None without numbers."""
-    search = result.search
+    search = result.splits[0].search
     known = [
         (c, 100 * value)
         for c, mean in zip(search.grid, search.means, strict=False)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vggfeat.errors import VggfeatError
 from vggfeat.publish import make_folder, publish_bytes
@@ -116,6 +116,24 @@ class ClassResult(_Record):
     worst: tuple[Example, ...]
 
 
+class SplitOutcome(_Record):
+    """What one split of the data set gave.
+
+    Attributes:
+        sizes: Images in train, val and test.
+        search: How C was chosen.
+        c: The values chosen, each once.
+        means: Of "voc2007" and "voc2010", and "mean_class_recall" where each image has one class.
+        counted: Over how many classes each mean runs.
+    """
+
+    sizes: dict[str, int]
+    search: Search
+    c: tuple[float, ...]
+    means: dict[str, float | None]
+    counted: dict[str, int]
+
+
 class Result(_Record):
     """One experiment.
 
@@ -124,14 +142,15 @@ class Result(_Record):
         recipe: The complete recipe.
         recipe_fingerprint: Of the recipe and the weights.
         kind: "multi-label" or "one class".
-        sizes: Images in train, val and test.
         ignored: Files that were found and are not images.
         stores: One for each net.
         descriptor_size: Of what the SVM sees.
-        search: How C was chosen.
-        classes: One for each class.
-        means: Of "voc2007" and "voc2010", and "mean_class_recall" where each image has one class.
-        counted: Over how many classes each mean runs.
+        splits: One or more.
+        classes: One for each class; of several splits the means of AP and recall, and C, the
+            numbers of positives, the curve and the examples of the first.
+        means: Of each measure, over the splits.
+        deviations: Of each measure, the sample standard deviation (n − 1) over the splits; empty
+            for one split.
         measure: The experiment's own measure.
         score: Its value, [0, 1].
         warnings: What a reader must know: substitutes, classes without a number, lost images.
@@ -139,19 +158,18 @@ class Result(_Record):
         versions: Of Python and the packages.
     """
 
-    format_version: int = 1
+    format_version: int = 2
     name: str
     recipe: dict[str, Any]
     recipe_fingerprint: str
     kind: str
-    sizes: dict[str, int]
     ignored: int
     stores: tuple[StoreUsed, ...]
     descriptor_size: int
-    search: Search
+    splits: tuple[SplitOutcome, ...] = Field(min_length=1)
     classes: tuple[ClassResult, ...]
     means: dict[str, float | None]
-    counted: dict[str, int]
+    deviations: dict[str, float]
     measure: str
     score: float | None
     warnings: tuple[str, ...]

@@ -21,18 +21,24 @@ def result_text(result: Result) -> str:
     cells = "  ".join(f"{percent(value):>8}" for value in values)
     lines.append(f"{'mean over classes':{width}}  {'':6}  {'':6}  {'':9}  {cells}")
     lines.append("")
-    counted = result.counted.get(result.measure, 0)
+    several = len(result.splits) > 1
+    spread = f" ± {percent(result.deviations.get(result.measure))}" if several else ""
+    over = f", mean ± sample standard deviation of {len(result.splits)} splits" if several else ""
+    counted = result.splits[0].counted.get(result.measure, 0)
     lines.append(
-        f"{result.measure} {percent(result.score)} over {counted} of "
-        f"{len(result.classes)} classes; "
-        + ", ".join(f"{part} {count}" for part, count in result.sizes.items())
-        + f" images; descriptors of {result.descriptor_size} numbers"
+        f"{result.measure} {percent(result.score)}{spread} over {counted} of "
+        f"{len(result.classes)} classes{over}; descriptors of {result.descriptor_size} numbers"
     )
-    search = result.search
-    pairs = zip(search.grid, search.means, strict=True)
-    tried = ", ".join(f"{c:.4g}: {percent(mean)}" for c, mean in pairs)
-    lines.append(f"C by {search.measure} on val: {tried}")
-    lines.append(f"{search.fits} fits, {search.not_converged} not converged")
+    for number, split in enumerate(result.splits, 1):
+        prefix = f"split {number}: {percent(split.means.get(result.measure))}; " if several else ""
+        lines.append(
+            prefix + ", ".join(f"{part} {count}" for part, count in split.sizes.items()) + " images"
+        )
+        search = split.search
+        pairs = zip(search.grid, search.means, strict=True)
+        tried = ", ".join(f"{c:.4g}: {percent(mean)}" for c, mean in pairs)
+        lines.append(f"C by {search.measure} on val: {tried}")
+        lines.append(f"{search.fits} fits, {search.not_converged} not converged")
     lines.append("; ".join(f"{name} {s:.1f} s" for name, s in result.seconds.items()))
     return "\n".join([*lines, *(f"note: {warning}" for warning in result.warnings)])
 
