@@ -110,12 +110,13 @@ def split_means(
 
     A measure that a split does not have has neither.
     """
-    means = {name: _mean([split[name] for split in splits]) for name in splits[0]}
-    deviations = {
-        name: float(np.std([split[name] for split in splits], ddof=1))
-        for name, mean in means.items()
-        if mean is not None and len(splits) > 1
-    }
+    means: dict[str, float | None] = {}
+    deviations: dict[str, float] = {}
+    for name in splits[0]:
+        values = [value for split in splits if (value := split[name]) is not None]
+        means[name] = _mean([split[name] for split in splits])
+        if len(values) == len(splits) > 1:
+            deviations[name] = float(np.std(values, ddof=1))
     return means, deviations
 
 
