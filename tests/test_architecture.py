@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "vggfeat"
 GROUND = {"vggfeat", "errors", "publish", "digests", "rows"}
 ALLOWED: dict[str, set[str]] = {
     "fetch": {"progress"},
-    "unpack": set(),
+    "unpack": {"progress"},
     "data": {"data", "fetch", "unpack", "progress"},
     "nets": {"nets", "fetch", "progress"},
     "extract": {"extract", "nets", "data.split"},

@@ -33,6 +33,31 @@ def test_without_a_terminal_there_is_a_line_at_the_end_and_every_30_seconds(
     ]
 
 
+def test_bytes_are_told_in_megabytes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])  # type: ignore[attr-defined]  # an import
+    caplog.set_level(logging.INFO, "vggfeat")
+    with TerminalWatch(Console(file=io.StringIO())).step("fetch", 553_432_081, "bytes") as advance:
+        now[0] += 40
+        advance(100_000_000)
+        now[0] += 1
+        advance(453_432_081)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "fetch: 100 of 553 MB, 2.5 MB/s, 0:03:01 left",
+        "fetch: 553 of 553 MB, 13.5 MB/s, 0:00:00 left",
+    ]
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    with TerminalWatch(console).step("fetch", 553_432_081, "bytes") as advance:
+        advance(100_000_000)
+        advance(453_432_081)
+    assert "553.4/553.4 MB" in screen.getvalue()
+    assert "MB/s" in screen.getvalue()
+
+
 def test_with_a_terminal_there_is_a_bar_with_rate_and_time_left() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)

@@ -164,3 +164,18 @@ class Interrupted(VggfeatError):
     def __init__(self, number: int, resume: str) -> None:
         self.exit_code = 128 + number
         super().__init__(f"Stopped by {signal.Signals(number).name}.", remedy=resume)
+
+
+class DownloadError(VggfeatError, OSError):
+    """A file could not be downloaded, or stands in the way of its download."""
+
+
+class UnsafeArchiveError(VggfeatError, ValueError):
+    """An archive is damaged, or holds what must not be unpacked; nothing of it is kept."""
+
+    def __init__(self, archive: str, reason: str) -> None:
+        super().__init__(
+            f"'{archive}' is not unpacked: {reason}.",
+            "Expected an undamaged archive of regular files below one folder.",
+            "Remove it and download it again; if this repeats, its source is not to be trusted.",
+        )

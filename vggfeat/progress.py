@@ -14,6 +14,7 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -42,7 +43,7 @@ class Watch:
         Args:
             title: What is being done.
             total: Number of units.
-            unit: "images", "fits".
+            unit: "images", "fits"; "bytes" are shown as MB.
         """
         yield lambda count: None
 
@@ -84,7 +85,7 @@ class TerminalWatch(Watch):
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
             _Rate(unit),
             TimeRemainingColumn(),
             console=self.console,
@@ -128,10 +129,12 @@ class _Lines:
             return
         self._spoken = now
         rate = self._done / max(now - self._begin, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
+        left = max(self._total - self._done, 0) / max(rate, 1e-9)
+        scale, unit = _scaled(self._unit)
         _log.info(
             "%s: %d of %d %s, %.1f %s/s, %s left",
-            *(self._title, self._done, self._total, self._unit, rate, self._unit, _clock(left)),
+            *(self._title, self._done / scale, self._total / scale, unit),
+            *(rate / scale, unit, _clock(left)),
         )
 
 
@@ -143,7 +146,12 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the speed, as "12.3 images/s"."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} {self._unit}/s")
+        scale, unit = _scaled(self._unit)
+        return Text("" if speed is None else f"{speed / scale:.1f} {unit}/s")
+
+
+def _scaled(unit: str) -> tuple[float, str]:
+    return (1e6, "MB") if unit == "bytes" else (1, unit)
 
 
 def _clock(seconds: float) -> str:

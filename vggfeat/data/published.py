@@ -1,0 +1,293 @@
+"""The data sets of the paper: where they are published, fetched, and whether they are intact."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vggfeat.errors import DatasetError, DownloadError, RecipeError, nearest
+from vggfeat.fetch import Examined, RemoteFile, State, examine, fetch
+from vggfeat.progress import Watch
+from vggfeat.unpack import extract, placing
+
+_CATALOGUE = Path(__file__).with_name("catalogue.toml")
+_DEFAULT_ROOT = Path("datasets")
+_JPEG = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """An archive of a data set.
+
+    Attributes:
+        part: Which part it holds; archives of one part hold the same, any one is enough.
+        file: Where it is published.
+        nested: The member of a zip that is the archive proper.
+    """
+
+    part: str
+    file: RemoteFile
+    nested: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedDataset:
+    """A published data set.
+
+    Attributes:
+        name: As on the command line.
+        title: Its own name.
+        homepage: Its publisher's page.
+        licence: Licence or terms.
+        citation: What to cite.
+        holds: What is inside, one line.
+        note: What is not fetched and how to get it, or "".
+        place: The folder, below the data root, that `fetch_dataset` makes.
+        also_at: Further folders in which it is recognised.
+        inside: The folder of the archives that becomes `place`.
+        select: Matches the archives' members that are unpacked.
+        images: Glob of the images below `place`.
+        image_count: Their number.
+        class_count: The number of their folders, 0 where folders are no classes.
+        lists: Lists below `place`, with the number of different images that each names.
+        archives: What is downloaded.
+    """
+
+    name: str
+    title: str
+    homepage: str
+    licence: str
+    citation: str
+    holds: str
+    note: str
+    place: str
+    also_at: tuple[str, ...]
+    inside: str
+    select: re.Pattern[str]
+    images: str
+    image_count: int
+    class_count: int
+    lists: Mapping[str, int]
+    archives: tuple[Archive, ...]
+
+    @property
+    def parts(self) -> tuple[tuple[Archive, ...], ...]:
+        """The archives by part; one of each is needed."""
+        names = dict.fromkeys(archive.part for archive in self.archives)
+        return tuple(tuple(a for a in self.archives if a.part == name) for name in names)
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes to download, from the first place of each part."""
+        return sum(part[0].file.size or 0 for part in self.parts)
+
+
+def published() -> tuple[PublishedDataset, ...]:
+    """Return the data sets that can be fetched."""
+    entries = tomllib.loads(_CATALOGUE.read_text("utf-8"))["dataset"]
+    known = {entry["name"]: entry for entry in entries}
+    return tuple(_dataset(known.get(entry.get("like"), {}) | entry) for entry in entries)
+
+
+def fetch_dataset(name: str, data_root: Path, watch: Watch) -> Path:
+    """Download, unpack and check a data set, unless it is there, and return its folder.
+
+    The archives stay in `<data_root>/archives`, where they are found again; they may be deleted.
+    The folder appears when everything in it has been counted.
+
+    Args:
+        name: Of a published data set.
+        data_root: Holds the data sets.
+        watch: Shows the progress, and may stop it; what has been downloaded is kept.
+
+    Raises:
+        RecipeError: If there is none of that name.
+        DownloadError: If an archive cannot be had.
+        UnsafeArchiveError: If an archive is damaged or hostile.
+        DatasetError: If what is there, or was unpacked, is not the whole data set.
+        PublishError: If it cannot be written.
+        Interrupted: If `watch` says so.
+    """
+    dataset = _find(name)
+    place = _place(dataset, data_root)
+    if place is not None:
+        found = _examine(dataset, place, watch)
+        if found.state is State.GOOD:
+            return place
+        raise DatasetError(
+            f"'{place}' is not the whole of {dataset.title}: {found.detail}.",
+            "What is there is never overwritten.",
+            f"Type `mv '{place}' '{place}.old'` and run the same command again.",
+        )
+    place = data_root / dataset.place
+    archives = [_fetch_part(part, _archives(data_root), watch) for part in dataset.parts]
+    with placing(place, inside=dataset.inside) as folder:
+        for archive, path in archives:
+            extract(path, folder, watch, nested=archive.nested, select=dataset.select)
+        found = _examine(dataset, folder / dataset.inside, watch)
+        if found.state is not State.GOOD:
+            raise DatasetError(
+                f"The archives of {dataset.title} do not hold the whole of it: {found.detail}.",
+                f"Expected {dataset.holds}.",
+                f"Remove '{_archives(data_root)}' and run the same command again.",
+            )
+    return place
+
+
+def verify_dataset(name: str, data_root: Path, watch: Watch | None = None) -> Examined:
+    """Say in one line whether a data set is intact: its lists, its images, their first bytes.
+
+    Args:
+        name: Of a published data set.
+        data_root: Holds the data sets.
+        watch: Shows the progress, and may stop it.
+
+    Returns:
+        The state, and one line that says why and, unless it is good, what to type.
+
+    Raises:
+        RecipeError: If there is none of that name.
+        Interrupted: If `watch` says so.
+    """
+    dataset = _find(name)
+    place = _place(dataset, data_root)
+    command = f"vggfeat datasets fetch {name}"
+    if data_root != _DEFAULT_ROOT:
+        command += f" --data-root '{data_root}'"
+    if place is None:
+        found = _examine_archives(dataset, data_root)
+        return Examined(state=found.state, detail=f"{found.detail}; type `{command}`")
+    found = _examine(dataset, place, watch or Watch())
+    remedy = f"; type `mv '{place}' '{place}.old'` and `{command}`"
+    kept = "" if found.state is State.GOOD else remedy
+    return Examined(state=found.state, detail=f"'{place}': {found.detail}{kept}")
+
+
+def _dataset(entry: dict[str, Any]) -> PublishedDataset:
+    images = entry["images"]
+    texts = ("name", "title", "homepage", "licence", "citation", "holds", "note", "place", "inside")
+    return PublishedDataset(
+        **{key: entry[key] for key in texts},
+        also_at=tuple(entry["also_at"]),
+        select=re.compile(entry["select"]),
+        images=images["glob"],
+        image_count=images["count"],
+        class_count=images["classes"],
+        lists=entry["lists"],
+        archives=tuple(_archive(archive) for archive in entry["archive"]),
+    )
+
+
+def _archive(entry: dict[str, Any]) -> Archive:
+    file = RemoteFile(
+        name=entry["name"],
+        urls=tuple(entry["urls"]),
+        size=entry["bytes"],
+        digests={kind: entry[kind] for kind in ("sha256", "md5") if kind in entry},
+    )
+    return Archive(part=entry["part"], file=file, nested=entry.get("nested"))
+
+
+def _find(name: str) -> PublishedDataset:
+    known = {dataset.name: dataset for dataset in published()}
+    if name not in known:
+        raise RecipeError(f"No published data set {name!r}.", nearest(name, known))
+    return known[name]
+
+
+def _archives(data_root: Path) -> Path:
+    return data_root / "archives"
+
+
+def _place(dataset: PublishedDataset, data_root: Path) -> Path | None:
+    """Return the folder that is, or stands where there should be, the data set."""
+    for name in (dataset.place, *dataset.also_at):
+        place = data_root / name
+        known = [place / path for path in dataset.lists] or [place]
+        stands = name == dataset.place and os.path.lexists(place)
+        if stands or any(path.exists() for path in known):
+            return place
+    return None
+
+
+def _fetch_part(part: tuple[Archive, ...], folder: Path, watch: Watch) -> tuple[Archive, Path]:
+    there = [archive for archive in part if examine(archive.file, folder).state is State.GOOD]
+    failures = []
+    for archive in there or part:
+        try:
+            return archive, fetch(archive.file, folder, watch)
+        except DownloadError as error:
+            failures.append(error)
+    raise DownloadError("\n".join(map(str, failures))) from failures[-1]
+
+
+def _examine_archives(dataset: PublishedDataset, data_root: Path) -> Examined:
+    files = [archive.file for archive in dataset.archives]
+    found = {file.name: examine(file, _archives(data_root)) for file in files}
+    there = {name: f for name, f in found.items() if f.state is not State.ABSENT}
+    if not there:
+        return Examined(state=State.ABSENT, detail=f"not below '{data_root}'")
+    lines = [f"{name} {f.state} ({f.detail})" for name, f in there.items()]
+    return Examined(state=State.PARTIAL, detail=f"not unpacked; archives: {', '.join(lines)}")
+
+
+def _examine(dataset: PublishedDataset, place: Path, watch: Watch) -> Examined:
+    listed: set[str] = set()
+    for path, expected in dataset.lists.items():
+        if not (place / path).is_file():
+            return Examined(state=State.PARTIAL, detail=f"{path} is missing")
+        ids = _ids(place / path)
+        if len(ids) != expected:
+            state = State.PARTIAL if len(ids) < expected else State.DAMAGED
+            detail = f"{path} names {len(ids):,} images, {expected:,} expected"
+            return Examined(state=state, detail=detail)
+        listed |= ids
+    files = sorted(p for p in place.glob(dataset.images) if not p.name.startswith("."))
+    absent = sorted(listed - {path.stem for path in files})
+    if absent or len(files) < dataset.image_count:
+        example = f", {absent[0]} of the lists is missing" if absent else ""
+        detail = f"{len(files):,} of {dataset.image_count:,} images{example}"
+        return Examined(state=State.PARTIAL, detail=detail)
+    classes = len({path.parent for path in files})
+    if dataset.class_count and (classes, len(files)) != (dataset.class_count, dataset.image_count):
+        detail = (
+            f"{len(files):,} images in {classes} folders, "
+            f"{dataset.image_count:,} in {dataset.class_count} expected"
+        )
+        return Examined(state=State.DAMAGED, detail=detail)
+    return _examine_images(files, dataset.title, watch)
+
+
+def _examine_images(files: list[Path], title: str, watch: Watch) -> Examined:
+    bad = []
+    with watch.step(f"check {title}", len(files), "images") as advance:
+        for path in files:
+            if not _is_jpeg(path):
+                bad.append(path)
+            advance(1)
+            watch.check("Run the same command again.")
+    if bad:
+        detail = f"{len(bad):,} of {len(files):,} images are no JPEG files, first '{bad[0]}'"
+        return Examined(state=State.DAMAGED, detail=detail)
+    return Examined(state=State.GOOD, detail=f"{len(files):,} images")
+
+
+def _is_jpeg(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(_JPEG)) == _JPEG
+    except OSError:
+        return False
+
+
+def _ids(path: Path) -> set[str]:
+    try:
+        lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return set()
+    return {line.split()[0] for line in lines if line.strip()}
