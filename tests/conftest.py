@@ -28,6 +28,7 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """Keep the user's caches and settings out of the tests, and the tests out of them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("VGGFEAT_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)

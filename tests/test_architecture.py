@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "nets", "extract", "store", "classify", "report"),
         *("recipe", "progress", "scoring", "planning"),
     },
-    "doctor": {"data", "nets", "recipe", "planning"},
+    "doctor": {"data", "nets", "recipe", "planning", "fetch"},
     "demo_images": {"data"},
     "demo": {
         *("experiment", "recipe", "progress", "report", "classify", "demo_images"),
@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         *("experiment", "planning", "doctor", "demo", "recipe", "progress"),
-        *("report", "store", "nets.architectures"),
+        *("report", "store", "nets", "data.published", "fetch"),
     },
     "__main__": {"cli"},
 }

@@ -21,15 +21,19 @@ def test_what_is_missing_says_what_to_type(tmp_path: Path) -> None:
     assert "--data-root" in report["voc2007"].remedy
     weights = report["oxford vgg16"]
     assert weights.state == "missing"
-    assert str(user_cache() / "weights" / "vgg16-00b39a1b.pth") in weights.detail
-    assert "random:0" in weights.remedy
+    assert str(user_cache() / "weights" / "VGG_ILSVRC_16_layers.caffemodel") in weights.detail
+    assert weights.remedy == "type `vggfeat weights fetch VGG_ILSVRC_16_layers.caffemodel`"
     assert report["torch"].state == "ok"
     assert "cores" in report["processor"].detail
 
 
 def test_what_is_there_is_counted(shared: Path, tmp_path: Path) -> None:
     report = found(Machine(data_root=shared / "voc2007-mini", cache=tmp_path))
-    assert report["voc2007"].detail == "182 images"
+    assert report["voc2007"].state == "partial"
+    assert "train.txt names 60 images, 2,501 expected" in report["voc2007"].detail
+    report = found(Machine(data_root=shared, cache=tmp_path))
+    assert report["caltech101"].state == "ok"
+    assert "9,144 images" in report["caltech101"].detail
     assert report["disk"].state == "ok"
 
 

@@ -237,7 +237,7 @@ def test_the_full_net_is_timms_dense_vgg(tmp_path: Path, size: tuple[int, int]) 
     path = tmp_path / "vgg16.pth"
     torch.save(weights, path)
     net = ARCHITECTURES["vgg16"]
-    dense = DenseVgg(net, read(path, net), PROFILES["torchvision"])
+    dense = DenseVgg(net, read(path, net).tensors, PROFILES["torchvision"])
     images = batch(*size, count=1)
     features = theirs.forward_features(dense.normalised(images).contiguous())
     expected = theirs.pre_logits(features).mean(dim=(2, 3))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.layouts import caffe_v1, frossard, jcjohnson, keras_old
 from vggfeat.errors import WeightsError
-from vggfeat.nets import weights as weights_module
-from vggfeat.nets.architectures import ARCHITECTURES
+from vggfeat.nets.architectures import ARCHITECTURES, Architecture
 from vggfeat.nets.weights import find_weights, random_tensors
 
 THIN = ARCHITECTURES["vgg16-thin"]
@@ -60,7 +61,7 @@ def test_seed_and_net_decide_the_identity() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("profile", ["oxford", "torchvision"])
+@pytest.mark.parametrize("profile", ["oxford-bgr", "oxford-rgb", "torchvision"])
 def test_a_file_in_torchvisions_layout_is_read_bit_for_bit(
     tmp_path: Path, suffix: str, profile: str
 ) -> None:
@@ -73,40 +74,47 @@ def test_a_file_in_torchvisions_layout_is_read_bit_for_bit(
     loaded = found.load()
     assert set(loaded) == set(tensors)
     for name, tensor in tensors.items():
-        flipped = name == "conv1_1.weight" and profile == "oxford"  # the file's conv1_1 reads BGR
+        flipped = (
+            name == "conv1_1.weight" and profile == "oxford-bgr"
+        )  # the file's conv1_1 reads BGR
         assert torch.equal(loaded[name], tensor.flip(1) if flipped else tensor), name
 
 
-def test_jcjohnsons_numbering_is_read(tmp_path: Path) -> None:
+def test_a_channel_order_that_nothing_tells_must_be_said(tmp_path: Path) -> None:
+    torch.save(torchvision_layout(random_tensors(THIN, 5)), tmp_path / "own.pth")
+    with pytest.raises(WeightsError, match=r"RGB or BGR.*--profile oxford-bgr or --profile oxford"):
+        find_weights(THIN, str(tmp_path / "own.pth"), "oxford").load()
+    stated = [find_weights(THIN, str(tmp_path / "own.pth"), f"oxford-{o}") for o in ("rgb", "bgr")]
+    assert [weights.channels for weights in stated] == ["RGB", "BGR"]
+    assert {weights.profile.name for weights in stated} == {"oxford"}
+
+
+@pytest.mark.parametrize("write", [caffe_v1, keras_old, frossard])
+def test_a_format_of_the_authors_ports_alone_needs_no_profile(
+    tmp_path: Path, write: Callable[[Path, Architecture, dict[str, Tensor]], None]
+) -> None:
     tensors = random_tensors(THIN, 5)
-    state = torchvision_layout(tensors)
-    for old, new in (("classifier.3", "classifier.4"), ("classifier.0", "classifier.1")):
-        for kind in ("weight", "bias"):
-            state[f"{new}.{kind}"] = state.pop(f"{old}.{kind}")
-    torch.save(state, tmp_path / "port.pth")
-    loaded = find_weights(THIN, str(tmp_path / "port.pth"), "oxford").load()
-    assert torch.equal(loaded["fc6.weight"], tensors["fc6.weight"])
-    assert torch.equal(loaded["fc7.weight"], tensors["fc7.weight"])
+    write(tmp_path / "file", THIN, tensors)
+    found = find_weights(THIN, str(tmp_path / "file"))
+    assert (found.profile.name, found.channels) == ("oxford", None)
+    assert torch.equal(found.load()["conv1_1.weight"], tensors["conv1_1.weight"])
+    with pytest.raises(WeightsError, match=r"whose profile is 'oxford', not 'torchvision'"):
+        find_weights(THIN, str(tmp_path / "file"), "torchvision")
+
+
+def test_a_stated_order_that_contradicts_the_layout_is_refused(tmp_path: Path) -> None:
+    caffe_v1(tmp_path / "file", THIN, random_tensors(THIN, 5))
+    with pytest.raises(WeightsError, match="conv1_1 reads BGR by its layout"):
+        find_weights(THIN, str(tmp_path / "file"), "oxford-rgb").load()
+    jcjohnson(tmp_path / "port", THIN, random_tensors(THIN, 5))
+    with pytest.raises(WeightsError, match=r"layout of jcjohnson, whose profile is 'oxford'"):
+        find_weights(THIN, str(tmp_path / "port"), "torchvision").load()
 
 
 def test_a_file_that_nobody_knows_needs_its_profile_said(tmp_path: Path) -> None:
     torch.save(torchvision_layout(random_tensors(THIN, 5)), tmp_path / "own.pth")
     with pytest.raises(WeightsError, match=r"not in the catalogue.*--profile oxford or"):
         find_weights(THIN, str(tmp_path / "own.pth"))
-
-
-def test_the_catalogue_brings_the_profile_and_refuses_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "known.pth"
-    torch.save(torchvision_layout(random_tensors(THIN, 5)), path)
-    prefix = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    entry = {"family": "x", "net": "vgg16", "name": "known", "url": "", "sha256": prefix}
-    entry["profile"] = "torchvision"
-    monkeypatch.setattr(weights_module, "catalogue", lambda: (entry,))
-    assert find_weights(THIN, str(path)).profile.name == "torchvision"
-    with pytest.raises(WeightsError, match=r"whose profile is 'torchvision', not 'oxford'"):
-        find_weights(THIN, str(path), "oxford")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,9 @@ def test_a_file_that_holds_code_is_never_run(
         torch.save({"features.0.weight": _Evil()}, path)
     else:
         path.write_bytes(pickle.dumps(_Evil()))
-    with pytest.raises(WeightsError, match="no file of plain tensors"):
+    with pytest.raises(
+        WeightsError, match=r"no file of plain tensors|a pickle that is no torch file"
+    ):
         find_weights(THIN, str(path), "oxford").load()
     assert not (tmp_path / "pwned").exists()
 
@@ -172,5 +182,8 @@ def test_absent_weights_say_what_to_do(name: str, message: str) -> None:
 
 
 def test_published_weights_that_are_absent_say_where_they_belong() -> None:
-    with pytest.raises(WeightsError, match=r"Looked in .*vgg16-00b39a1b.pth from https://"):
+    with pytest.raises(
+        WeightsError,
+        match=r"Looked in .*weights.* for VGG_ILSVRC_16_layers.caffemodel, vgg16-00b39a1b.pth",
+    ):
         find_weights(ARCHITECTURES["vgg16"], "oxford")

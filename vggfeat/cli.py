@@ -20,6 +20,7 @@ from vggfeat.errors import Interrupted, RecipeError, VggfeatError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vggfeat.fetch import Examined
     from vggfeat.nets.architectures import Architecture
     from vggfeat.progress import TerminalWatch
     from vggfeat.recipe import Machine, Recipe
@@ -44,7 +45,10 @@ _RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "help": "oxford, torchvision, random:SEED, PATH.",
         },
     ),
-    ("--profile", {"help": "Preprocessing of a file of your own: oxford or torchvision."}),
+    (
+        "--profile",
+        {"help": "Of a file of your own: oxford, torchvision; oxford-bgr or -rgb if asked for."},
+    ),
     ("--scales", {"metavar": "Q,Q,…", "help": "Shorter sides, pixels, for example 256,384,512."}),
     ("--mirror/--no-mirror", {"default": None, "help": "Average with the horizontal flip."}),
     ("--interpolation", {"help": "bilinear or bicubic."}),
@@ -67,6 +71,10 @@ _MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--device", {"help": "auto, cpu, cuda or cuda:N."}),
     ("--workers", {"type": int, "help": "Threads that decode, processes that fit."}),
     ("--on-error", {"help": "An unreadable image: record it, or raise."}),
+    (
+        "--offline",
+        {"is_flag": True, "default": None, "help": "Fetch nothing that is not on disk."},
+    ),
     ("--verify-images", {"is_flag": True, "default": None, "help": "Hash every image again."}),
 )
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -342,6 +350,172 @@ def store_verify(path: Path, as_json: bool) -> None:
     _print_facts({"sound": True, **asdict(found)}, as_json)
 
 
+@main.group()
+def weights() -> None:
+    """Published weight files: which there are, get them, check them, convert them.
+
+    \b
+    Example:
+      vggfeat weights fetch oxford --model vgg16
+    """
+
+
+@weights.command("list")
+@_AS_JSON
+def weights_list(as_json: bool) -> None:
+    """List the published files, and which of them are on this machine.
+
+    \b
+    Example:
+      vggfeat weights list
+    """
+    from vggfeat.nets.catalogue import catalogue
+    from vggfeat.nets.shelf import place_of
+
+    rows = [
+        {
+            "name": file.name,
+            "family": file.family,
+            "net": file.net,
+            "bytes": file.size,
+            "licence": file.licence,
+            "here": str(place_of(file)) if place_of(file).is_file() else "",
+            "note": file.reason,
+        }
+        for file in catalogue()
+    ]
+    _print_rows(rows, as_json)
+
+
+@weights.command("fetch")
+@click.argument("name")
+@click.option("--model", metavar="NAME", help="The net, if NAME is oxford or torchvision.")
+def weights_fetch(name: str, model: str | None) -> None:
+    """Download one published file, checked, and print its path; goes on where it was cut.
+
+    NAME is that of a file, or oxford or torchvision for the preferred file of a net.
+
+    \b
+    Example:
+      vggfeat weights fetch oxford --model vgg16
+    """
+    from vggfeat.nets.shelf import fetch_file, published_file
+
+    file, watch = published_file(name, model), _watch()
+    click.echo(file.summary, err=True)
+    click.echo(fetch_file(file, watch))
+
+
+@weights.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@_AS_JSON
+def weights_verify(names: tuple[str, ...], as_json: bool) -> None:
+    """Check files by size and digest, one line each; exit 1 if one is damaged or not whole.
+
+    \b
+    Example:
+      vggfeat weights verify
+      vggfeat weights verify vgg16-00b39a1b.pth
+    """
+    from vggfeat.nets.catalogue import catalogue
+    from vggfeat.nets.shelf import examine_file, published_file
+
+    files = [published_file(n) for n in names] or [f for f in catalogue() if f.usable]
+    _print_states({file.name: examine_file(file) for file in files}, as_json, asked=bool(names))
+
+
+@weights.command("convert")
+@click.argument("source", metavar="NAME|PATH")
+@click.option("--model", required=True, metavar="NAME", help="The net that it holds.")
+@click.option("--profile", help="If it does not tell itself: as for extract.")
+def weights_convert(source: str, model: str, profile: str | None) -> None:
+    """Write weights as safetensors with their profile, origin and sha256; print the path.
+
+    The file stands in the user's cache; a second call finds it there.
+
+    \b
+    Example:
+      vggfeat weights convert imagenet-vgg-verydeep-16.mat --model vgg16
+    """
+    from vggfeat.nets.weights import convert_weights
+
+    click.echo(convert_weights(source, model, profile))
+
+
+@main.group()
+def datasets() -> None:
+    """Published data sets: which there are, get them, check them.
+
+    \b
+    Example:
+      vggfeat datasets fetch caltech101
+    """
+
+
+@datasets.command("list")
+@_options(_MACHINE_OPTIONS[:1])
+@_AS_JSON
+def datasets_list(as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """List the published data sets, and which of them are on this machine.
+
+    \b
+    Example:
+      vggfeat datasets list
+    """
+    from vggfeat.data.published import published, verify_dataset
+
+    root = _machine(options).data_root
+    rows = [
+        {
+            "name": dataset.name,
+            "bytes": dataset.download_bytes,
+            "state": verify_dataset(dataset.name, root).state.value,
+            "holds": dataset.holds,
+            "licence": dataset.licence,
+            "note": dataset.note,
+        }
+        for dataset in published()
+    ]
+    _print_rows(rows, as_json)
+
+
+@datasets.command("fetch")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_options(_MACHINE_OPTIONS[:1])
+def datasets_fetch(names: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Download, unpack and check data sets; print where they are. Goes on where it was cut.
+
+    \b
+    Example:
+      vggfeat datasets fetch voc2007
+    """
+    from vggfeat.data.published import fetch_dataset, published_dataset
+
+    root, watch = _machine(options).data_root, _watch()
+    for dataset in [published_dataset(name) for name in names]:
+        click.echo(dataset.summary, err=True)
+        click.echo(fetch_dataset(dataset.name, root, watch))
+
+
+@datasets.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@_options(_MACHINE_OPTIONS[:1])
+@_AS_JSON
+def datasets_verify(names: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Count lists and images, one line each; exit 1 if one is damaged or not whole.
+
+    \b
+    Example:
+      vggfeat datasets verify voc2007
+    """
+    from vggfeat.data.published import published, verify_dataset
+
+    root, watch = _machine(options).data_root, _watch()
+    wanted = names or [dataset.name for dataset in published()]
+    found = {name: verify_dataset(name, root, watch) for name in wanted}
+    _print_states(found, as_json, asked=bool(names))
+
+
 @main.command()
 @_options(_MACHINE_OPTIONS)
 @_AS_JSON
@@ -472,6 +646,23 @@ def _print_result(result: Result, path: Path, as_json: bool) -> None:
     click.echo(f"written: {path}")
 
 
+def _print_states(found: dict[str, Examined], as_json: bool, *, asked: bool) -> None:
+    """Print one line each; exit 1 if one is damaged or partial, or was asked for and is absent."""
+    from vggfeat.fetch import State
+
+    if as_json:
+        rows = [
+            {"name": k, "state": one.state.value, "detail": one.detail} for k, one in found.items()
+        ]
+        click.echo(json.dumps(rows))
+    else:
+        for name, one in found.items():
+            click.echo(f"{one.state.value:8} {name}: {one.detail}")
+    bad = {State.DAMAGED, State.PARTIAL} | ({State.ABSENT} if asked else set())
+    if any(one.state in bad for one in found.values()):
+        click.get_current_context().exit(1)
+
+
 def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
@@ -485,14 +676,17 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     names = list(rows[0])
+    numbers = {n for n in names if any(isinstance(row[n], int | float) for row in rows)}
     widths = [max(len(name), *(len(_text(row[name])) for row in rows)) for name in names]
     for line in (dict(zip(names, names, strict=True)), *rows):
         cells = (
-            f"{_text(line[n]):>{w}}" if isinstance(rows[0][n], int | float) else f"{line[n]:{w}}"
+            f"{_text(line[n]):>{w}}" if n in numbers else f"{_text(line[n]):{w}}"
             for n, w in zip(names, widths, strict=True)
         )
         click.echo("  ".join(cells).rstrip())
 
 
 def _text(value: Any) -> str:  # noqa: ANN401  (whatever stands in a table)
+    if value is None:
+        return ""
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggfeat import data
-from vggfeat.errors import DatasetNotFoundError, VggfeatError
-from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.nets.weights import catalogue, find_weights, weight_folders
+from vggfeat.data.published import PublishedDataset, published, verify_dataset
+from vggfeat.fetch import Examined, State
+from vggfeat.nets.catalogue import catalogue
+from vggfeat.nets.shelf import candidates, examine_file, place_of
 from vggfeat.planning import versions
 from vggfeat.recipe import Machine
 
@@ -23,7 +23,7 @@ class Finding:
 
     Attributes:
         what: What was looked at.
-        state: "ok" or "missing".
+        state: "ok", "missing", "damaged" or "partial".
         detail: What was found.
         remedy: What to type, empty if nothing.
     """
@@ -47,8 +47,8 @@ def examine(machine: Machine) -> Iterator[Finding]:
     yield _processor()
     yield _gpu()
     yield _disk(machine.cache)
-    for name in data.NAMED:
-        yield _dataset(name, machine)
+    for dataset in published():
+        yield _dataset(dataset, machine)
     yield from _weights()
 
 
@@ -85,29 +85,34 @@ def _disk(cache: Path) -> Finding:
     return Finding(what="disk", state="ok", detail=detail)
 
 
-def _dataset(name: str, machine: Machine) -> Finding:
-    try:
-        dataset = data.open_dataset(name, machine.data_root)
-    except DatasetNotFoundError:
-        detail = f"not under '{machine.data_root}'"
-        remedy = f"unpack it there (datasets/{name}/README.md says how), or pass --data-root"
-        return Finding(what=name, state="missing", detail=detail, remedy=remedy)
-    except VggfeatError as error:
-        remedy = f"unpack it under '{machine.data_root}' again"
-        return Finding(what=name, state="missing", detail=str(error), remedy=remedy)
-    return Finding(what=name, state="ok", detail=f"{len(dataset.items)} images")
+def _dataset(dataset: PublishedDataset, machine: Machine) -> Finding:
+    found = verify_dataset(dataset.name, machine.data_root)
+    detail, _, remedy = found.detail.partition("; type ")
+    return Finding(
+        what=dataset.name,
+        state=_state(found),
+        detail=detail,
+        remedy=f"type {remedy}" if remedy else "",
+    )
 
 
 def _weights() -> Iterator[Finding]:
-    for entry in catalogue():
-        what = f"{entry['family']} {entry['net']}"
-        try:
-            weights = find_weights(ARCHITECTURES[entry["net"]], entry["family"])
-            yield Finding(what=what, state="ok", detail=weights.origin)
-        except VggfeatError:
-            yield Finding(
-                what=what,
-                state="missing",
-                detail=f"no '{weight_folders()[0] / entry['name']}'",
-                remedy=f"put {entry['url']} there, or pass --weights PATH or random:0",
-            )
+    """Yield one finding for each family and net, of the file that would be used."""
+    seen = set()
+    for file in catalogue():
+        if not file.usable or (file.family, file.net) in seen:
+            continue
+        seen.add((file.family, file.net))
+        there = [f for f in candidates(file.family, file.net) if place_of(f).exists()]
+        found = examine_file(there[0] if there else file)
+        detail, _, remedy = found.detail.partition("; type ")
+        yield Finding(
+            what=f"{file.family} {file.net}",
+            state=_state(found),
+            detail=f"{(there[0] if there else file).name}: {detail}",
+            remedy=f"type {remedy}" if remedy else "",
+        )
+
+
+def _state(found: Examined) -> str:
+    return {State.GOOD: "ok", State.ABSENT: "missing"}.get(found.state, found.state.value)

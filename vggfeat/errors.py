@@ -86,6 +86,14 @@ class WeightsError(VggfeatError, ValueError):
     """A weight file is absent, damaged, of another net or of an unknown layout."""
 
 
+class WeightsNotFoundError(WeightsError, FileNotFoundError):
+    """Published weights are not on this machine; `file` is the name to fetch."""
+
+    def __init__(self, file: str, wrong: str, expected: str, remedy: str) -> None:
+        self.file = file
+        super().__init__(wrong, expected, remedy)
+
+
 class MapTooSmallError(VggfeatError, ValueError):
     """An image is too small for fc6, which covers 7×7 cells of pool5."""
 

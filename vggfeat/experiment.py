@@ -25,15 +25,21 @@ from vggfeat.classify.svm import (
     fit,
 )
 from vggfeat.data import open_dataset
+from vggfeat.data.published import fetch_dataset, published
 from vggfeat.data.split import Dataset, Kind, Labels, Part
 from vggfeat.errors import (
     DatasetError,
+    DatasetNotFoundError,
     ImageReadError,
     RecipeError,
     StoreNotFoundError,
     VggfeatError,
+    WeightsNotFoundError,
 )
 from vggfeat.extract.images import MAX_ASPECT
+from vggfeat.nets.architectures import architecture
+from vggfeat.nets.shelf import fetch_file, published_file
+from vggfeat.nets.weights import find_weights
 from vggfeat.planning import StoreJob, find_store, plan_store, tell_near_matches, versions, workers
 from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
@@ -156,8 +162,42 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
     return dataset.limited(recipe.limit)
 
 
+def provide(recipe: Recipe, machine: Machine, watch: Watch) -> None:
+    """Fetch the published weights and data that a recipe needs and that are not on disk.
+
+    Args:
+        recipe: Says what is needed.
+        machine: Says where it belongs, and whether anything may be fetched at all.
+        watch: Shows the progress, and may stop it.
+
+    Raises:
+        WeightsNotFoundError: If weights are absent, and `machine.offline`.
+        DatasetNotFoundError: If a data set is absent, and `machine.offline` or it is not public.
+        DownloadError: If no place has them.
+    """
+    for model in recipe.models:
+        try:
+            find_weights(architecture(model), recipe.weights_of(model), recipe.profile)
+        except WeightsNotFoundError as error:
+            if machine.offline:
+                raise
+            file = published_file(error.file)
+            _log.info("fetching %s", file.summary)
+            fetch_file(file, watch)
+    try:
+        open_for(recipe, machine)
+    except DatasetNotFoundError:
+        found = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
+        if machine.offline or found is None:
+            raise
+        _log.info("fetching %s, to '%s'", found.summary, machine.data_root)
+        fetch_dataset(found.name, machine.data_root, watch)
+
+
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     """Make, resume or find the store of each of the recipe's nets.
+
+    Published weights and data that are not on disk are fetched first; see `provide`.
 
     Returns:
         The path of each complete file.
@@ -166,6 +206,7 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
         Interrupted: If the watch says so; all finished shards are kept.
         VggfeatError: As the rooms say.
     """
+    provide(recipe, machine, watch)
     dataset = open_for(recipe, machine)
     return [
         _extract(plan_store(recipe, machine, dataset, model, watch), machine, watch)
@@ -239,7 +280,6 @@ def _extractor(
     job: StoreJob, shards: ShardFolder, machine: Machine, advance: Callable[[int], None]
 ) -> Extractor:
     from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
-    from vggfeat.nets.architectures import architecture
     from vggfeat.nets.vgg import DenseVgg
 
     plan = shards.plan

@@ -170,6 +170,7 @@ def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
         "tap": recipe.tap,
         "weights_sha256": weights.sha256,
         "profile": weights.profile.name,
+        "channels": weights.channels,
         "mirror": recipe.mirror,
         "interpolation": recipe.interpolation,
         "decoder": DECODER,

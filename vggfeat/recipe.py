@@ -51,7 +51,8 @@ class Recipe(_Record):
         dataset: A name of `vggfeat.data.NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
         models: One net, or several for late fusion.
         weights: One for all nets or one each: "oxford", "torchvision", "random:SEED" or a path.
-        profile: Preprocessing of a weight file that the catalogue does not know.
+        profile: Preprocessing of a weight file that does not tell itself, and, where its layout
+            leaves it open, the channel order that it reads.
         scales: S shorter sides Q, pixels; None for the data set's own.
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
@@ -72,7 +73,7 @@ class Recipe(_Record):
     dataset: str
     models: tuple[str, ...] = Field(min_length=1)
     weights: tuple[str, ...] = ("oxford",)
-    profile: Literal["oxford", "torchvision"] | None = None
+    profile: Literal["oxford", "oxford-bgr", "oxford-rgb", "torchvision"] | None = None
     scales: tuple[int, ...] | None = None
     mirror: bool = True
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -220,6 +221,7 @@ class Machine(_Record):
         device: "auto", "cpu", "cuda" or "cuda:N".
         workers: Threads that decode images, and processes that fit; None for one per core.
         on_error: What an unreadable image does.
+        offline: Fetch nothing that is not on disk.
         verify_images: Hash every image again, even one that looks unchanged.
     """
 
@@ -229,6 +231,7 @@ class Machine(_Record):
     device: str = "auto"
     workers: int | None = Field(default=None, ge=1)
     on_error: Literal["record", "raise"] = "record"
+    offline: bool = False
     verify_images: bool = False
 
     @classmethod

@@ -86,6 +86,13 @@ class PublishedDataset:
         """Bytes to download, from the first place of each part."""
         return sum(part[0].file.size or 0 for part in self.parts)
 
+    @property
+    def summary(self) -> str:
+        """What it is, how large its download, under which terms, in one line."""
+        size = f"{self.download_bytes / 1e6:,.0f} MB to download"
+        parts = (f"{self.title}, {size}", self.licence, self.note, f"cite {self.citation}")
+        return "; ".join(filter(None, parts))
+
 
 def published() -> tuple[PublishedDataset, ...]:
     """Return the data sets that can be fetched."""
@@ -113,7 +120,7 @@ def fetch_dataset(name: str, data_root: Path, watch: Watch) -> Path:
         PublishError: If it cannot be written.
         Interrupted: If `watch` says so.
     """
-    dataset = _find(name)
+    dataset = published_dataset(name)
     place = _place(dataset, data_root)
     if place is not None:
         found = _examine(dataset, place, watch)
@@ -154,7 +161,7 @@ def verify_dataset(name: str, data_root: Path, watch: Watch | None = None) -> Ex
         RecipeError: If there is none of that name.
         Interrupted: If `watch` says so.
     """
-    dataset = _find(name)
+    dataset = published_dataset(name)
     place = _place(dataset, data_root)
     command = f"vggfeat datasets fetch {name}"
     if data_root != _DEFAULT_ROOT:
@@ -193,7 +200,12 @@ def _archive(entry: dict[str, Any]) -> Archive:
     return Archive(part=entry["part"], file=file, nested=entry.get("nested"))
 
 
-def _find(name: str) -> PublishedDataset:
+def published_dataset(name: str) -> PublishedDataset:
+    """Return the published data set of that name.
+
+    Raises:
+        RecipeError: If there is none.
+    """
     known = {dataset.name: dataset for dataset in published()}
     if name not in known:
         raise RecipeError(f"No published data set {name!r}.", nearest(name, known))

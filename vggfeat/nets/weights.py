@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.digests import sha256_of, user_cache
-from vggfeat.errors import WeightsError, nearest
+from vggfeat.digests import sha256_of
+from vggfeat.errors import WeightsError, WeightsNotFoundError, nearest
 from vggfeat.nets import ports
-from vggfeat.nets.architectures import Architecture, Layer
+from vggfeat.nets.architectures import Architecture, Layer, architecture
+from vggfeat.nets.catalogue import by_digest, catalogue
+from vggfeat.nets.convert import convert, converted_metadata
+from vggfeat.nets.ports.formats import Channels
+from vggfeat.nets.shelf import candidates, families, place_of, weight_folders
 
 RANDOM_SCHEME = 1  # raised whenever `random_tensors` draws other numbers
 _DRAWN_AT_ONCE = 1 << 22
@@ -32,7 +32,6 @@ class WeightProfile:
 
     Attributes:
         name: As on the command line.
-        channels: The order that the file's conv1_1 reads; readers turn BGR weights to RGB.
         unit_range: Pixels are divided by 255 first.
         mean: Subtracted, RGB order, in the range that `unit_range` says.
         std: Divided by, RGB order.
@@ -40,7 +39,6 @@ class WeightProfile:
     """
 
     name: str
-    channels: str
     unit_range: bool
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -50,9 +48,8 @@ class WeightProfile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        WeightProfile(  # the authors' gists: BGR 0-255 minus (103.939, 116.779, 123.68), Caffe
+        WeightProfile(  # the authors' gists: 0-255 minus (103.939, 116.779, 123.68) BGR, Caffe
             name="oxford",
-            channels="BGR",
             unit_range=False,
             mean=(123.68, 116.779, 103.939),
             std=(1.0, 1.0, 1.0),
@@ -60,7 +57,6 @@ PROFILES = {
         ),
         WeightProfile(  # torchvision's model page
             name="torchvision",
-            channels="RGB",
             unit_range=True,
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
@@ -68,6 +64,18 @@ PROFILES = {
         ),
     )
 }
+
+
+# What a user can say of a file that does not tell itself: its profile, and the channel order that
+# its conv1_1 reads, where the authors' weights have got torchvision's names.
+STATEMENTS: dict[str, tuple[str, Channels | None]] = {
+    "oxford": ("oxford", None),
+    "oxford-bgr": ("oxford", "BGR"),
+    "oxford-rgb": ("oxford", "RGB"),
+    "torchvision": ("torchvision", "RGB"),
+}
+# Only ports of the authors' nets come in these formats.
+_OXFORD_FORMATS = {"caffemodel", "mat5", "mat73", "hdf5", "npz"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +86,14 @@ class Weights:
         origin: What the user may be shown: "random:0", or a file's name.
         sha256: Of the file; of the seed and the scheme where they are drawn.
         profile: Their preprocessing.
+        channels: The channel order that the user has stated; None where the file tells.
         load: Reads or draws them: "conv1_1.weight" and so on, float32, conv1_1 reading RGB.
     """
 
     origin: str
     sha256: str
     profile: WeightProfile
+    channels: Channels | None = None
     load: Callable[[], dict[str, Tensor]]
 
 
@@ -93,18 +103,20 @@ def find_weights(net: Architecture, weights: str, profile: str | None = None) ->
     Args:
         net: Which net.
         weights: "oxford", "torchvision", "random:SEED" or a path.
-        profile: The preprocessing of a file that the catalogue does not know.
+        profile: One of `STATEMENTS`, for a file that does not tell itself.
 
     Raises:
-        WeightsError: If they are absent, or their preprocessing is not known.
+        WeightsNotFoundError: If published ones are absent.
+        WeightsError: If a file is absent, known to be another's, or does not fit the profile; if
+            its preprocessing is not known.
     """
     if seed := re.fullmatch(r"random:(\d+)", weights):
         return _random(net, int(seed[1]), profile)
-    if weights in {entry["family"] for entry in catalogue()}:
+    if weights in families():
         return _from_catalogue(net, weights)
     if "/" not in weights and not Path(weights).exists() and not Path(weights).suffix:
-        families = [*sorted({entry["family"] for entry in catalogue()}), "random:SEED", "a path"]
-        raise WeightsError(f"Unknown weights {weights!r}.", nearest(weights, families))
+        valid = [*families(), "random:SEED", "a path"]
+        raise WeightsError(f"Unknown weights {weights!r}.", nearest(weights, valid))
     return _from_file(net, Path(weights), profile)
 
 
@@ -131,17 +143,40 @@ def random_tensors(net: Architecture, seed: int) -> dict[str, Tensor]:
     return tensors
 
 
-@cache
-def catalogue() -> tuple[dict[str, Any], ...]:
-    """Return the published weight files, as `catalogue.toml` lists them."""
-    text = resources.files("vggfeat.nets").joinpath("catalogue.toml").read_text("utf-8")
-    return tuple(tomllib.loads(text)["file"])
+def convert_weights(source: str, model: str, profile: str | None = None) -> Path:
+    """Write weights as one safetensors file in the user's cache, unless it is there.
 
+    Args:
+        source: A family, the name of a published file, or a path.
+        model: The net.
+        profile: One of `STATEMENTS`, for a file that does not tell itself.
 
-def weight_folders() -> list[Path]:
-    """Return where weight files are looked for, in order."""
-    torch_home = os.environ.get("TORCH_HOME") or user_cache().parent / "torch"
-    return [user_cache() / "weights", Path(torch_home) / "hub" / "checkpoints"]
+    Returns:
+        `<cache>/weights/<stem>-<sha256[:8]>.safetensors`.
+
+    Raises:
+        WeightsError: As `find_weights`, and if the file cannot be read.
+        PublishError: If it cannot be written.
+    """
+    net = architecture(model)
+    if source in families():
+        place = next(filter(Path.is_file, map(place_of, candidates(source, model))), None)
+    else:
+        known = {file.name: file for file in catalogue()}
+        place = place_of(known[source]) if source in known else Path(source)
+    weights = find_weights(net, source if place is None else str(place), profile)
+    if place is None or weights.origin.startswith("random:"):
+        raise WeightsError(f"{source!r} is no file.", "Expected a weight file to convert.")
+    target = weight_folders()[0] / f"{place.stem}-{weights.sha256[:8]}.safetensors"
+    port = replace(ports.read(place, net), channels="RGB", tensors=weights.load())
+    return convert(
+        port,
+        net,
+        origin=place.name,
+        origin_sha256=weights.sha256,
+        profile=weights.profile.name,
+        target=target,
+    )
 
 
 def _he_normal(layer: Layer, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -162,60 +197,108 @@ def _random(net: Architecture, seed: int, profile: str | None) -> Weights:
         sha256=hashlib.sha256(
             f"vggfeat random weights {RANDOM_SCHEME}/{seed}".encode()
         ).hexdigest(),
-        profile=PROFILES[profile or "oxford"],
+        profile=PROFILES[STATEMENTS[profile or "oxford"][0]],
         load=lambda: random_tensors(net, seed),
     )
 
 
 def _from_catalogue(net: Architecture, family: str) -> Weights:
-    entries = [e for e in catalogue() if e["family"] == family and e["net"] == net.name]
-    if not entries:
-        raise WeightsError(
-            f"There are no published weights {family!r} for {net.name!r}.",
-            remedy="Pass --weights random:0, or a file of your own.",
-        )
-    for entry in entries:
-        for folder in weight_folders():
-            if (folder / entry["name"]).is_file():
-                return _from_file(net, folder / entry["name"], None)
+    files = candidates(family, net.name)
+    for file in files:
+        place = place_of(file)
+        if not place.is_file():
+            continue
+        weights = _from_file(net, place, file.profile)
+        if not file.could_be(weights.sha256):
+            raise WeightsError(
+                f"'{place}' is not the published file of that name: its sha256 is "
+                f"{weights.sha256[:16]}….",
+                remedy=f"Move it away and type `vggfeat weights fetch {file.name}`.",
+            )
+        return weights
     places = ", ".join(f"'{folder}'" for folder in weight_folders())
-    sources = "; ".join(f"{e['name']} from {e['url']}" for e in entries)
-    raise WeightsError(
+    raise WeightsNotFoundError(
+        files[0].name,
         f"No weights {family!r} for {net.name!r} on this machine.",
-        f"Looked in {places}.",
-        f"Put one of these there: {sources}; or pass --weights PATH, or --weights random:0.",
+        f"Looked in {places} for {', '.join(file.name for file in files)}.",
+        f"Type `vggfeat weights fetch {files[0].name}`, or pass --weights PATH or random:0.",
     )
 
 
 def _from_file(net: Architecture, path: Path, profile: str | None) -> Weights:
     if not path.is_file():
-        raise WeightsError(
-            f"No weight file '{path}'.", "Expected a .pth or .safetensors file.", "Check the path."
-        )
+        raise WeightsError(f"No weight file '{path}'.", remedy="Check the path.")
     digest = sha256_of(path)
-    known = [e for e in catalogue() if digest.startswith(e["sha256"])]
-    name = known[0]["profile"] if known else profile
-    if name is None:
+    origin, declared = _declared(path, digest, net)
+    stated, channels = STATEMENTS[profile] if profile else (declared, None)
+    if stated is None:
         raise WeightsError(
             f"'{path}' (sha256 {digest[:16]}…) is not in the catalogue of published weights, "
             "so its preprocessing is not known.",
-            remedy=f"Say it: --profile {' or --profile '.join(PROFILES)}.",
+            remedy=f"Say it: --profile {' or --profile '.join(STATEMENTS)}.",
         )
-    if profile not in {None, name}:
+    if declared not in {None, stated}:
         raise WeightsError(
-            f"'{path}' is {known[0]['name']}, whose profile is {name!r}, not {profile!r}.",
+            f"'{path}' is {origin}, whose profile is {declared!r}, not {profile!r}.",
             remedy="Leave --profile out.",
         )
-    chosen = PROFILES[name]
     return Weights(
         origin=path.name,
         sha256=digest,
-        profile=chosen,
-        load=lambda: _as_rgb(ports.read(path, net), chosen),
+        profile=PROFILES[stated],
+        channels=channels if declared is None else None,
+        load=lambda: _read(path, net, stated, channels),
     )
 
 
-def _as_rgb(tensors: dict[str, Tensor], profile: WeightProfile) -> dict[str, Tensor]:
-    if profile.channels == "BGR":
-        tensors["conv1_1.weight"] = tensors["conv1_1.weight"].flip(1)
-    return tensors
+def _declared(path: Path, digest: str, net: Architecture) -> tuple[str, str | None]:
+    """Return what a file is and the profile that goes with it, None if nothing tells yet."""
+    known = by_digest(digest)
+    if known is not None:
+        if not known.usable:
+            raise WeightsError(f"'{path}' is {known.name}, which cannot be used.", known.reason)
+        if known.net != net.name:
+            raise WeightsError(
+                f"'{path}' is {known.name}: weights of {known.net}, not of {net.name}.",
+                remedy=f"Pass --model {known.net}, or another file.",
+            )
+        return known.name, known.profile
+    converted = converted_metadata(path)
+    if converted is not None:
+        return f"converted from {converted.get('origin')}", converted.get("profile")
+    form = ports.recognise(path)
+    return f"a file of the format {form}", "oxford" if form in _OXFORD_FORMATS else None
+
+
+def _read(
+    path: Path, net: Architecture, profile: str, stated: Channels | None
+) -> dict[str, Tensor]:
+    """Read a file's tensors, conv1_1 turned to RGB."""
+    port = ports.read(path, net)
+    if port.profile not in {None, profile}:
+        raise WeightsError(
+            f"'{path}' has the layout of {port.layout}, whose profile is {port.profile!r}, "
+            f"not {profile!r}.",
+            remedy=f"Pass --profile {port.profile}.",
+        )
+    known = by_digest(sha256_of(path))
+    orders = {port.channels, stated, known.channels if known else None} - {None}
+    if profile == "torchvision":
+        orders.add("RGB")
+    if len(orders) > 1:
+        raise WeightsError(
+            f"'{path}': conv1_1 reads {port.channels} by its layout or its values, which is not "
+            f"what was said of it ({stated or profile}).",
+            "Fed with the wrong order, a net loses tens of points without any other sign.",
+            "Leave --profile out, or pass the one that fits.",
+        )
+    if not orders:
+        raise WeightsError(
+            f"'{path}' has torchvision's names, and nothing tells whether its conv1_1 reads RGB "
+            "or BGR.",
+            "The authors' nets read BGR; some who renamed their layers turned them to RGB.",
+            "Say it: --profile oxford-bgr or --profile oxford-rgb.",
+        )
+    if orders == {"BGR"}:
+        return port.tensors | {"conv1_1.weight": port.tensors["conv1_1.weight"].flip(1)}
+    return port.tensors

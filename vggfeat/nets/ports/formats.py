@@ -1,0 +1,118 @@
+"""Which format a file has, by its first and last bytes. No torch here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Literal
+
+from vggfeat.errors import WeightsError
+from vggfeat.nets.ports.caffemodel import begins_a_net
+
+Format = Literal["pth", "safetensors", "hdf5", "mat5", "mat73", "npz", "caffemodel"]
+LayoutName = Literal[
+    "torchvision", "jcjohnson", "timm", "caffe", "matconvnet", "keras", "frossard", "vggfeat"
+]
+Channels = Literal["RGB", "BGR"]
+
+_HEAD, _TAIL = 4096, 8
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
+_TABLE_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # at the end of a TensorFlow checkpoint or index
+_LONGEST_HEADER = 100_000_000  # of safetensors, by its specification
+
+_PAGES = ("<!doctype", "<html", "<head", "<?xml", "<!--")
+# What a user may have got hold of instead: first bytes, what that is, what to do.
+_OTHERS = (
+    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
+    (b"BZh", "a bzip2 archive", "Unpack it first."),
+    (b"\xfd7zXZ", "an xz archive", "Unpack it first."),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first."),
+    (b"PK", "a zip archive of something else", "Unpack it first, if it holds a weight file."),
+    (b"\x93NUMPY", "a single NumPy array, or a pickle", "Use the .npz file, or another port."),
+    (b"\x80", "a pickle that is no torch file", "It could run code, so it is never loaded."),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run git lfs pull."),
+    (b"MATLAB", "a MATLAB file of an unknown version", "Save it with -v7 or -v7.3."),
+)
+
+
+def recognise(path: Path) -> Format:
+    """Return the format of a file, by its content.
+
+    Args:
+        path: Its name and suffix do not matter.
+
+    Raises:
+        WeightsError: If it is none that is known; says what it is, where that can be seen.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
+            raise WeightsError(f"'{path}' is no regular file.", "Expected a weight file.")
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL))
+            tail = stream.read(_TAIL)
+    except OSError as error:
+        raise WeightsError(
+            f"'{path}' cannot be read: {error.strerror}.", "Expected a weight file."
+        ) from error
+    form = _format(head, size)
+    if form is None:
+        what, remedy = _something_else(head, tail)
+        raise WeightsError(
+            f"'{path}' is {what}.",
+            "Expected a torch file, safetensors, caffemodel, .mat, .h5 or .npz.",
+            remedy,
+        )
+    return form
+
+
+def _format(head: bytes, size: int) -> Format | None:
+    length = int.from_bytes(head[:8], "little")
+    signs: tuple[tuple[bool, Format], ...] = (
+        (head.startswith(_HDF5), "hdf5"),
+        (head.startswith(b"MATLAB 7.3") and head[512:520] == _HDF5, "mat73"),
+        (head.startswith(b"MATLAB 5.0") and head[126:128] in {b"IM", b"MI"}, "mat5"),
+        (head.startswith(_LEGACY_TORCH), "pth"),
+        (head[8:9] == b"{" and length <= min(_LONGEST_HEADER, size - 8), "safetensors"),
+        (begins_a_net(head), "caffemodel"),
+    )
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_format(head)
+    return next((form for sign, form in signs if sign), None)
+
+
+def _zip_format(head: bytes) -> Format | None:
+    """Decide by the first entry, which torch and NumPy write in a fixed way."""
+    length = int.from_bytes(head[26:28], "little")
+    name = head[30 : 30 + length]
+    if name.endswith(b".npy"):
+        return "npz"
+    return "pth" if name.endswith(b"/data.pkl") else None
+
+
+def _something_else(head: bytes, tail: bytes) -> tuple[str, str]:
+    for start, what, remedy in _OTHERS:
+        if head.startswith(start):
+            return what, remedy
+    text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
+    signs = (
+        (not head, "empty", "Fetch it again."),
+        (head[257:262] == b"ustar", "a tar archive", "Unpack it first."),
+        (tail == _TABLE_MAGIC, "a TensorFlow checkpoint", "These are not read; use another port."),
+        (text.startswith(_PAGES), "a web page instead of the file", "Fetch it again."),
+        (
+            _is_text(text) and "layer" in text and "{" in text,
+            "a prototxt, which describes a net and has no weights",
+            "Use the .caffemodel.",
+        ),
+        (_is_text(text), "text", "Fetch the weight file itself."),
+        (True, "of no format that is known", "Is it damaged, or cut short at its beginning?"),
+    )
+    return next((what, remedy) for sign, what, remedy in signs if sign)
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() and "".join(text.split()).isprintable()

@@ -1,0 +1,85 @@
+"""Raw arrays out of a file of any format: names and axes as its makers chose them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vggfeat.errors import WeightsError
+from vggfeat.nets.ports import caffemodel, foreign, plain
+from vggfeat.nets.ports.formats import Format
+from vggfeat.nets.ports.plain import Refused
+
+_KINDS: dict[Format, str] = {
+    "pth": "a state dictionary saved by torch.save",
+    "safetensors": "a safetensors file",
+    "hdf5": "Keras weights in HDF5",
+    "mat5": "a MatConvNet net",
+    "mat73": "a MatConvNet net",
+    "npz": "a NumPy archive of weights",
+    "caffemodel": "a Caffe model",
+}
+
+
+def load(path: Path, form: Format) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors of a file.
+
+    Args:
+        path: The file.
+        form: As `recognise` says.
+
+    Returns:
+        Tensors by the file's own names, with the file's own axes; and the metadata of a
+        safetensors file.
+
+    Raises:
+        WeightsError: If the file is damaged, hostile, or beyond all bounds.
+    """
+    try:
+        if form == "pth":
+            return _torch(path), {}
+        if form == "safetensors":
+            return _safetensors(path)
+        if form == "caffemodel":
+            blobs = caffemodel.read(path)
+            return {n: torch.from_numpy(plain.as_float32(b)) for n, b in blobs.items()}, {}
+        with TemporaryDirectory(prefix="vggfeat-") as folder:
+            target = Path(folder) / "arrays.safetensors"
+            foreign.extract(path, form, target)
+            return _safetensors(target)[0], {}
+    except (Refused, OSError) as error:
+        raise WeightsError(
+            f"'{path}' cannot be used: {error}.",
+            f"Expected {_KINDS[form]}.",
+            "Fetch it again, or use another port of the net.",
+        ) from error
+
+
+def _torch(path: Path) -> dict[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted unpickler meets rubbish with nearly any of them
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise WeightsError(
+            f"'{path}' is no file of plain tensors: {reason}",
+            f"Expected {_KINDS['pth']}.",
+            "A file that holds code is never loaded.",
+        ) from error
+    if not isinstance(found, Mapping):
+        raise Refused(f"it holds a {type(found).__name__}")
+    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    metadata = plain.read_header(path).get("__metadata__", {})
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except SafetensorError as error:
+        raise Refused(f"it is damaged: {error}") from error
+    return found, metadata if isinstance(metadata, dict) else {}
