@@ -64,6 +64,8 @@ def a_result(
                     at_edge=False,
                     fits=9,
                     not_converged=0,
+                    solver="dual",
+                    gap=5e-4,
                 ),
                 c=(1.0,),
                 means={},

@@ -75,6 +75,8 @@ def result(*classes: ClassResult) -> Result:
                     at_edge=False,
                     fits=9,
                     not_converged=0,
+                    solver="dual",
+                    gap=5e-4,
                 ),
                 c=(1.0,),
                 means={},

@@ -382,6 +382,8 @@ def _split_run(
                 at_edge=search.at_edge,
                 fits=search.fits + int((~np.isnan(classifier.intercept)).sum()),
                 not_converged=search.not_converged + classifier.not_converged,
+                solver=search.solver,
+                gap=number(max(search.gap, classifier.gap)),
             ),
             c=tuple(sorted(set(search.c))),
             means=values,
@@ -476,9 +478,9 @@ def write_report(result: Result, machine: Machine) -> Path:
     return path
 
 
-def _told(watch: Watch, advance: Callable[[int], None]) -> Callable[[], None]:
-    def tell() -> None:
-        advance(1)
+def _told(watch: Watch, advance: Callable[[int], None]) -> Callable[[int], None]:
+    def tell(count: int) -> None:
+        advance(count)
         watch.check(_NOTHING_WRITTEN)
 
     return tell

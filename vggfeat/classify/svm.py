@@ -1,13 +1,17 @@
-"""One-vs-rest linear SVMs, C chosen on the validation images, then fitted to train and val."""
+"""One-vs-rest linear SVMs, C chosen on the validation images, then fitted to train and val.
+
+All classes and all C share one Gram matrix (`dual`). Where that does not fit into memory, each SVM
+is fitted by scikit-learn's LinearSVC, which solves the same problem.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +22,7 @@ from safetensors.numpy import save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
+from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall
 from vggfeat.publish import publish_bytes
 
@@ -25,10 +30,15 @@ Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int8]
 Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
+_log = logging.getLogger(__name__)
+
 DEFAULT_GRID = tuple(2.0**k for k in range(-4, 8))
 _OUTERMOST = 15  # the grid grows to 2^±15 at most
 _FALLBACK_C = 1.0  # where no validation image has a class, so that nothing can be measured
-_TOLERANCE = 1e-3
+_SEARCH_GAP = 1e-3  # relative duality gap while C is chosen
+_FINAL_GAP = 1e-4  # and of the classifiers that are kept
+_GRAM_SHARE = 0.5  # of the free memory
+_TOLERANCE = 1e-3  # of LinearSVC
 _MAX_ITERATIONS = 1_000  # LIBLINEAR's own
 _SMALL = 20_000_000  # values read in all fits together; below, starting processes costs more
 
@@ -38,13 +48,13 @@ class SvmSettings:
     """How the SVMs are fitted.
 
     Attributes:
-        loss: LIBLINEAR's, L2-regularised, in the dual; the bias is a constant feature 1.
+        loss: L2-regularised, in the dual; the bias is a constant feature 1, as LIBLINEAR's.
         grid: Values of C; None for 2^-4 ... 2^7, growing.
         choose_c: One C for all classes, or one each.
         difficult: Images of label 0 are left out, or negatives.
         measure: What C is chosen by.
-        seed: Of LIBLINEAR's coordinate order.
-        workers: Processes.
+        seed: Of the coordinate order.
+        workers: Threads, or processes of LinearSVC.
     """
 
     loss: Literal["hinge", "squared_hinge"]
@@ -69,6 +79,8 @@ class CSearch:
         at_edge: Whether a chosen C still lies at its edge.
         fits: Number of SVMs fitted.
         not_converged: How many of them did not converge.
+        solver: "dual", or "LinearSVC" where the Gram matrix does not fit into memory.
+        gap: The largest relative duality gap; NaN for LinearSVC, which tells none.
     """
 
     c: tuple[float, ...]
@@ -79,6 +91,8 @@ class CSearch:
     at_edge: bool
     fits: int
     not_converged: int
+    solver: str
+    gap: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +104,14 @@ class LinearOneVsRest:
         coef: (K, D) float32; NaN for a class that had no positive or no negative to learn from.
         intercept: (K,) float32.
         not_converged: Number of them that did not converge.
+        gap: The largest relative duality gap; NaN where none is known.
     """
 
     classes: tuple[str, ...]
     coef: npt.NDArray[np.float32]
     intercept: npt.NDArray[np.float32]
     not_converged: int = 0
+    gap: float = float("nan")
 
     def decision_scores(self, x: Floats) -> npt.NDArray[np.float64]:
         """Return (n, K) scores of (n, D) descriptors; NaN columns for classes without a fit."""
@@ -113,7 +129,7 @@ def choose_c(
     train: tuple[Floats, Labels],
     val: tuple[Floats, Labels],
     settings: SvmSettings,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[int], None] = lambda count: None,
 ) -> CSearch:
     """Choose C on the validation images, by the experiment's own measure; ties to the smaller.
 
@@ -121,20 +137,21 @@ def choose_c(
         train: (n, D) descriptors and (n, K) labels.
         val: The same, to measure on.
         settings: How to fit.
-        check: Called after every fit; may raise.
+        check: Called now and then with the number of SVMs that have been fitted since; may raise.
     """
     labels = _training_labels(train[1], settings)
     measured: dict[float, npt.NDArray[np.float64]] = {}
     todo = list(settings.grid or DEFAULT_GRID)
-    fits = failed = 0
-    with _Fitter(train[0], labels, settings) as fitter:
+    fits, failed, gap = 0, 0, float("nan")
+    with _solver(train[0], labels, settings, _SEARCH_GAP) as solver:
         while todo:
-            scores = {c: np.full(val[1].shape, np.nan) for c in todo}
-            for (k, c), coef, intercept, converged in fitter.fit(product(fitter.learnable, todo)):
-                scores[c][:, k] = val[0] @ coef + intercept
-                fits, failed = fits + 1, failed + (not converged)
-                check()
-            measured |= {c: _measure(s, val[1], settings.measure) for c, s in scores.items()}
+            for c in todo:
+                scores = np.full(val[1].shape, np.nan)
+                found = solver.fit(np.full(labels.shape[1], c), check)
+                scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
+                measured[c] = _measure(scores, val[1], settings.measure)
+                fits, failed = fits + len(found.intercept), failed + found.not_converged
+                gap = np.fmax(gap, found.gap)
             grid = sorted(measured)
             chosen = _best(measured, settings.choose_c, labels.shape[1])
             todo = [] if settings.grid else _beyond(grid, chosen)
@@ -149,6 +166,8 @@ def choose_c(
         and any(c in {grid[0], grid[-1]} for c in chosen),
         fits=fits,
         not_converged=failed,
+        solver=solver.name,
+        gap=float(gap),
     )
 
 
@@ -158,7 +177,7 @@ def fit(
     classes: Sequence[str],
     c: Sequence[float],
     settings: SvmSettings,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[int], None] = lambda count: None,
 ) -> LinearOneVsRest:
     """Fit one SVM for each class.
 
@@ -168,87 +187,161 @@ def fit(
         classes: K names.
         c: K values of C.
         settings: How to fit.
-        check: Called after every fit; may raise.
+        check: As in `choose_c`.
     """
     coef = np.full((labels.shape[1], x.shape[1]), np.nan, dtype=np.float32)
     intercept = np.full(labels.shape[1], np.nan, dtype=np.float32)
-    failed = 0
-    with _Fitter(x, _training_labels(labels, settings), settings) as fitter:
-        for (k, _), w, b, converged in fitter.fit([(k, c[k]) for k in fitter.learnable]):
-            coef[k], intercept[k] = w, b
-            failed += not converged
-            check()
+    with _solver(x, _training_labels(labels, settings), settings, _FINAL_GAP) as solver:
+        found = solver.fit(np.array(c, dtype=np.float64), check)
+    coef[solver.learnable], intercept[solver.learnable] = found.coef, found.intercept
     return LinearOneVsRest(
-        classes=tuple(classes), coef=coef, intercept=intercept, not_converged=failed
+        classes=tuple(classes),
+        coef=coef,
+        intercept=intercept,
+        not_converged=found.not_converged,
+        gap=found.gap,
     )
 
 
-_Fit = tuple[tuple[int, float], npt.NDArray[np.float64], float, bool]
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """L fitted SVMs, in the order of the learnable classes."""
+
+    coef: npt.NDArray[np.float64]  # (L, D)
+    intercept: npt.NDArray[np.float64]  # (L,)
+    not_converged: int
+    gap: float
 
 
-class _Fitter:
-    """Fits many SVMs to one matrix, which the processes share through a memory map.
+def _solver(
+    x: Floats, labels: Labels, settings: SvmSettings, gap: float
+) -> _SharedGram | _LinearSvcs:
+    need, free = 8 * len(x) ** 2, _free_bytes()  # in float64, which a large C may need
+    if need <= _GRAM_SHARE * free:
+        return _SharedGram(x, labels, settings, gap)
+    _log.warning(
+        "the Gram matrix of %d images needs %.1f GB of %.1f GB: LinearSVC fits each SVM alone",
+        *(len(x), need / 1e9, free / 1e9),
+    )
+    return _LinearSvcs(x, labels, settings)
+
+
+class _SharedGram:
+    """Fits all classes at once; each call goes on from the one before."""
+
+    name = "dual"
+
+    def __init__(self, x: Floats, labels: Labels, settings: SvmSettings, gap: float) -> None:
+        self.learnable = _learnable(labels)
+        self._x = x
+        self._y = labels[:, self.learnable].astype(np.float64)
+        self._settings = settings
+        self._gap = gap
+        self._gram: Floats | None = None
+        self._last: dual.Dual | None = None
+
+    def __enter__(self) -> _SharedGram:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._gram = self._last = None
+
+    def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
+        """Fit every learnable class; `c` has K values."""
+        exact = dual.needs_exact(c, self._gap)
+        if self._gram is None or (exact and self._gram.dtype != np.float64):
+            self._gram = dual.gram_matrix(self._x, exact=exact)
+        settings = self._settings
+        self._last = found = dual.solve(
+            self._gram,
+            (self._y, c[self.learnable], settings.loss),
+            dual.Effort(gap=self._gap, seed=settings.seed, threads=settings.workers),
+            start=self._last,
+            check=lambda: check(0),
+        )
+        check(len(self.learnable))
+        beta = found.alpha * self._y
+        return _Found(
+            coef=beta.T @ self._x,
+            intercept=beta.sum(axis=0),
+            not_converged=int((found.gap > self._gap).sum()),
+            gap=float(found.gap.max(initial=0)),
+        )
+
+
+class _LinearSvcs:
+    """Fits each class by itself, in processes that share one matrix through a memory map.
 
     LIBLINEAR's random generator is global, so threads would disturb each other; and each fit
     copies the matrix into nodes of its own, so memory bounds the number of processes.
     """
 
+    name = "LinearSVC"
+
     def __init__(self, x: Floats, labels: Labels, settings: SvmSettings) -> None:
+        self.learnable = _learnable(labels)
         self._x = np.ascontiguousarray(x, dtype=np.float64)
         self._labels = labels
         self._settings = settings
         self._pool: Any = None
 
-    @property
-    def learnable(self) -> list[int]:
-        """The classes with a positive and a negative."""
-        labels = self._labels
-        return np.flatnonzero((labels > 0).any(axis=0) & (labels < 0).any(axis=0)).tolist()
-
-    def __enter__(self) -> _Fitter:
+    def __enter__(self) -> _LinearSvcs:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool = None
 
-    def fit(self, tasks: Iterable[tuple[int, float]]) -> Iterator[_Fit]:
-        """Yield ((class, C), coef (D,), intercept, converged) as they are done, in any order."""
-        tasks = list(tasks)
+    def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
+        """Fit every learnable class; `c` has K values."""
+        coef = np.empty((len(self.learnable), self._x.shape[1]))
+        intercept = np.empty(len(self.learnable))
+        failed = 0
         if self._pool is None:
-            jobs = self._jobs(len(tasks))
+            jobs = self._jobs(len(self.learnable))
             self._pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        settings = self._settings
-        yield from self._pool(
-            joblib.delayed(_fit_one)(
-                self._x, self._labels[:, k], (k, c), settings.loss, settings.seed
-            )
-            for k, c in tasks
+        tasks = (
+            joblib.delayed(_fit_one)(self._x, self._labels[:, k], (row, c[k]), self._settings)
+            for row, k in enumerate(self.learnable)
         )
+        for row, w, b, converged in self._pool(tasks):
+            coef[row], intercept[row] = w, b
+            failed += not converged
+            check(1)
+        return _Found(coef=coef, intercept=intercept, not_converged=failed, gap=float("nan"))
 
     def _jobs(self, tasks: int) -> int:
         if self._x.size * tasks < _SMALL:
             return 1
         nodes = 16 * int(np.count_nonzero(self._x)) + 1  # LIBLINEAR's copy: index and value
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return max(1, min(self._settings.workers, tasks, free // 2 // nodes))
+        return int(max(1, min(self._settings.workers, tasks, _free_bytes() // 2 // nodes)))
+
+
+def _learnable(labels: Labels) -> list[int]:
+    """Return the classes with a positive and a negative."""
+    return np.flatnonzero((labels > 0).any(axis=0) & (labels < 0).any(axis=0)).tolist()
+
+
+def _free_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _fit_one(
-    x: npt.NDArray[np.float64], labels: Labels, task: tuple[int, float], loss: str, seed: int
-) -> _Fit:
+    x: npt.NDArray[np.float64], labels: Labels, task: tuple[int, float], settings: SvmSettings
+) -> tuple[int, npt.NDArray[np.float64], float, bool]:
+    row, c = task
     svm = LinearSVC(
-        C=task[1],
-        loss=loss,
+        C=c,
+        loss=settings.loss,
         dual=True,  # pinned: "auto" would change the solver between rows of one table
         tol=_TOLERANCE,
         max_iter=_MAX_ITERATIONS,
-        random_state=seed,
+        random_state=settings.seed,
     )
     used = (labels != 0).astype(np.float64)  # LIBLINEAR drops rows of weight 0, without a copy here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted and reported instead
         svm.fit(x, labels > 0, sample_weight=used if (used == 0).any() else None)
-    return task, svm.coef_[0], float(svm.intercept_[0]), bool(svm.n_iter_ < _MAX_ITERATIONS)
+    return row, svm.coef_[0], float(svm.intercept_[0]), bool(svm.n_iter_ < _MAX_ITERATIONS)
 
 
 def _training_labels(labels: Labels, settings: SvmSettings) -> Labels:

@@ -61,6 +61,8 @@ class Search(_Record):
         at_edge: Whether a chosen C still lies at its edge.
         fits: Number of SVMs fitted, the final ones included.
         not_converged: How many of them did not converge.
+        solver: "dual" or "LinearSVC".
+        gap: The largest relative duality gap of any of them; None for LinearSVC.
     """
 
     measure: str
@@ -70,6 +72,8 @@ class Search(_Record):
     at_edge: bool
     fits: int
     not_converged: int
+    solver: str
+    gap: float | None
 
 
 class Example(_Record):

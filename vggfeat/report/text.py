@@ -38,7 +38,10 @@ def result_text(result: Result) -> str:
         pairs = zip(search.grid, search.means, strict=True)
         tried = ", ".join(f"{c:.4g}: {percent(mean)}" for c, mean in pairs)
         lines.append(f"C by {search.measure} on val: {tried}")
-        lines.append(f"{search.fits} fits, {search.not_converged} not converged")
+        gap = "" if search.gap is None else f", duality gap at most {search.gap:.1g}"
+        lines.append(
+            f"{search.fits} fits ({search.solver}{gap}), {search.not_converged} not converged"
+        )
     lines.append("; ".join(f"{name} {s:.1f} s" for name, s in result.seconds.items()))
     return "\n".join([*lines, *(f"note: {warning}" for warning in result.warnings)])
 
