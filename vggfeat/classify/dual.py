@@ -14,12 +14,15 @@ small Gram matrix, then one matrix product brings the outputs of all images up t
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from threading import Event
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import njit
+from threadpoolctl import threadpool_limits
 
 Floats = npt.NDArray[np.floating]
 Doubles = npt.NDArray[np.float64]
@@ -27,7 +30,9 @@ Loss = Literal["hinge", "squared_hinge"]
 
 _BLOCK = 256  # coordinates
 _SWEEPS = 10  # over a block before the other blocks hear of it
-_MOST_EPOCHS = 300
+_MOST_EPOCHS = 1_000
+_FEWEST, _MOST = 5, 32  # columns that go together
+_LISTEN = 0.2  # seconds between calls of `check`
 _IDLE = 0.01  # coordinates whose violation is below this share of the largest wait
 # Outputs are sums of up to n terms C·k. With float32 the objective is off by up to 1e-5 at C = 2^7.
 _FINE, _LARGE = 1e-4, 2.0**7
@@ -40,7 +45,7 @@ class Effort:
     Attributes:
         gap: A column stops when its relative duality gap is no larger.
         seed: Of the order of coordinates.
-        threads: That share the columns of a block.
+        threads: That share the columns.
     """
 
     gap: float
@@ -99,13 +104,39 @@ def solve(
             (K,) penalties C; the loss.
         effort: How far.
         start: A solution of the same problems for other C, to go on from.
-        check: Called after every pass over the images; may raise.
+        check: Called now and then; may raise.
     """
-    y, c, loss = problems
-    whole = _Problems.of(y, c, loss, start)
-    columns, part = np.arange(y.shape[1]), whole
+    whole = _Problems.of(*problems, start)
+    count = whole.y.shape[1]
+    # chunks do not depend on the number of threads, and neither does the result
+    size = min(max(_FEWEST, -(-count // 4)), _MOST)
+    chunks = [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
+    stop = Event()
+
+    def work(columns: npt.NDArray[np.int64]) -> None:
+        part = whole.take(columns)
+        _descend(gram, part, effort, stop)
+        whole.put(columns, part)
+
+    # each thread multiplies by itself: BLAS with threads of its own would fight for the cores
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(effort.threads) as pool:
+        waiting = {pool.submit(work, columns) for columns in chunks}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=_LISTEN, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                check()
+        finally:
+            stop.set()
+    primal, gaps = whole.objectives()
+    return Dual(alpha=whole.alpha, outputs=whole.outputs, primal=primal, gap=gaps)
+
+
+def _descend(gram: Floats, whole: _Problems, effort: Effort, stop: Event) -> None:
+    """Solve some columns, together until each has reached its gap."""
+    columns, part = np.arange(whole.y.shape[1]), whole
     random = np.random.default_rng(effort.seed)
-    set_num_threads(max(1, min(effort.threads, get_num_threads())))
     for _ in range(_MOST_EPOCHS):
         left = part.objectives()[1] > effort.gap
         if not left.all():
@@ -113,17 +144,14 @@ def solve(
             left = part.objectives()[1] > effort.gap
         if not left.all():
             whole.put(columns, part)
-            columns, part = columns[left], part.take(left)
-        if not len(columns):
+            columns, part = columns[left], part.take(np.flatnonzero(left))
+        if not len(columns) or stop.is_set():
             break
         violation = part.violations()
         order = random.permutation(np.flatnonzero(violation >= _IDLE * violation.max()))
         for first in range(0, len(order), _BLOCK):
             part.descend(gram, order[first : first + _BLOCK])
-        check()
     whole.put(columns, part)
-    primal, gaps = whole.objectives()
-    return Dual(alpha=whole.alpha, outputs=whole.outputs, primal=primal, gap=gaps)
 
 
 @dataclass(frozen=True)
@@ -162,7 +190,7 @@ class _Problems:
         self.alpha[:] = np.minimum(self.alpha * factor, self.most)
         self.outputs[:] *= factor
 
-    def take(self, columns: npt.NDArray[np.bool_]) -> _Problems:
+    def take(self, columns: npt.NDArray[np.int64]) -> _Problems:
         fields = (self.alpha, self.outputs, self.y, self.c, self.most, self.ridge)
         return _Problems(*(np.ascontiguousarray(field[..., columns]) for field in fields))
 
@@ -207,13 +235,13 @@ class _Problems:
         self.outputs[:] += across.T @ (sign * (after - before)).astype(gram.dtype)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _sweep(
     gram: Floats, outputs: Floats, alpha: Doubles, y: Doubles, most: Doubles, ridge: Doubles
 ) -> Doubles:  # pragma: no cover  (compiled)
     """Make coordinate descent inside a block: all (K, b), gram (b, b); returns alpha, changed."""
     count = len(gram)
-    for k in prange(len(alpha)):
+    for k in range(len(alpha)):
         own, new = outputs[k], alpha[k]
         for _ in range(_SWEEPS):
             moved = False
