@@ -320,7 +320,7 @@ def evaluate(
         VggfeatError: As the rooms say.
     """
     seconds: dict[str, float] = {}
-    with ExitStack() as opened, _timed(seconds, "read descriptors"):
+    with ExitStack() as opened:
         held = [opened.enter_context(DescriptorStore.open(path)) for path in stores]
         dataset = open_for(recipe, machine, held[0].ids if held else None)
         if dataset.kind is Kind.UNLABELLED:

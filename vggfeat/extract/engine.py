@@ -25,15 +25,17 @@ from vggfeat.rows import Rows, Status
 
 _log = logging.getLogger(__name__)
 
-_TRIM_PIXELS = 1 << 18  # about one batch
+_TRIM_PIXELS = 1 << 19  # about two batches
 # Larger blocks go back to the system at once. By default glibc raises this limit to 32 MB, and the
 # holes that activations of ever new sizes leave in its heap grow with the number of images.
-_MAPPED_BYTES = 1 << 20
+_MAPPED_BYTES = 4 << 20
 _AHEAD = 2  # windows that are decoded before the net asks for them
 
 # oneDNN keeps the code it generates for the last 1,024 shapes of a convolution; data sets have far
 # more sizes than that, so that only memory would grow. It reads this at its first convolution.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+# Large pages make mapping and unmapping activations cheap; torch reads it at its first allocation.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @dataclass(frozen=True, kw_only=True)
