@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## the whole main job on a small generated data set, offline
 	$(RUN)/vggfeat demo
 
 test: check  ## style, types and the fast tests
-	$(RUN)/python -m pytest -m "not slow"
+	$(RUN)/python -m pytest -n auto -m "not slow"
 
 test-slow: $(INSTALLED)  ## the tests that take longer: full nets, kills, memory
 	$(RUN)/python -m pytest -m slow

@@ -40,6 +40,7 @@ def digest(root: Path) -> str:
     return total.hexdigest()
 
 
+@pytest.mark.slow
 def test_the_seed_decides_every_byte(root: Path, tmp_path: Path) -> None:
     make_voc(tmp_path / "again")
     assert digest(tmp_path / "again") == digest(root)

@@ -125,6 +125,7 @@ def test_killed_runs_end_in_the_bytes_of_a_quiet_one(tmp_path: Path, writers: in
     assert runs.final() == quiet.final()
 
 
+@pytest.mark.slow
 def test_the_control_that_writes_to_the_final_name_fails_this_test(tmp_path: Path) -> None:
     quiet = Runs(tmp_path / "quiet", store_command(tmp_path / "quiet"))
     quiet.together(NEVER)

@@ -25,6 +25,8 @@ from vggfeat.errors import WeightsError
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.ports import foreign, read, recognise
 
+pytestmark = pytest.mark.slow  # many processes, many examples
+
 THIN = ARCHITECTURES["vgg16-thin"]
 MEMORY = 600 << 20  # of address space, for the process that reads many mutations
 MUTATED = 400  # files of each format in that process
