@@ -455,6 +455,7 @@ def test_every_truncation_is_refused(
 @pytest.mark.parametrize(
     "data",
     [b"", b"x" * 5000, b"\x1f\x8b", b"PK", b"PK\3\4" + b"x" * 100, gzip.compress(b"x" * 5000)],
+    ids=["empty", "text", "gzip-magic", "zip-magic", "zip-head", "gzip-of-text"],
 )
 def test_what_is_no_archive(tmp_path: Path, data: bytes) -> None:
     assert refuse(tmp_path, data)
