@@ -350,3 +350,12 @@ def test_caltech_101_is_read_whole(shared: Path) -> None:
             val = round((size - test) / 5)
             expected = {"test": test, "val": val, "train": size - test - val}
             assert counts[label] == expected[name]
+
+
+@pytest.mark.parametrize("parts", [("train",), ("train", "val"), ("test",)])
+def test_parts_without_train_or_test_are_no_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    grow(tmp_path, [f"{part}/cat/{n}.jpg" for part in parts for n in range(4)])
+    with pytest.raises(
+        DatasetError, match=rf"has only {' and '.join(parts)} in it.*train and test"
+    ):
+        open_folder(tmp_path)

@@ -162,8 +162,8 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
     return dataset.limited(recipe.limit)
 
 
-def provide(recipe: Recipe, machine: Machine, watch: Watch) -> None:
-    """Fetch the published weights and data that a recipe needs and that are not on disk.
+def provide(recipe: Recipe, machine: Machine, watch: Watch) -> Dataset:
+    """Open a recipe's data set; what it and the weights lack on disk is fetched if it is public.
 
     Args:
         recipe: Says what is needed.
@@ -175,6 +175,13 @@ def provide(recipe: Recipe, machine: Machine, watch: Watch) -> None:
         DatasetNotFoundError: If a data set is absent, and `machine.offline` or it is not public.
         DownloadError: If no place has them.
     """
+    dataset, absent = None, None
+    try:
+        dataset = open_for(recipe, machine)
+    except DatasetNotFoundError:
+        absent = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
+        if machine.offline or absent is None:
+            raise
     for model in recipe.models:
         try:
             find_weights(architecture(model), recipe.weights_of(model), recipe.profile)
@@ -184,14 +191,10 @@ def provide(recipe: Recipe, machine: Machine, watch: Watch) -> None:
             file = published_file(error.file)
             _log.info("fetching %s", file.summary)
             fetch_file(file, watch)
-    try:
-        open_for(recipe, machine)
-    except DatasetNotFoundError:
-        found = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
-        if machine.offline or found is None:
-            raise
-        _log.info("fetching %s, to '%s'", found.summary, machine.data_root)
-        fetch_dataset(found.name, machine.data_root, watch)
+    if absent is not None:
+        _log.info("fetching %s, to '%s'", absent.summary, machine.data_root)
+        fetch_dataset(absent.name, machine.data_root, watch)
+    return dataset or open_for(recipe, machine)
 
 
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
@@ -206,8 +209,7 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
         Interrupted: If the watch says so; all finished shards are kept.
         VggfeatError: As the rooms say.
     """
-    provide(recipe, machine, watch)
-    dataset = open_for(recipe, machine)
+    dataset = provide(recipe, machine, watch)
     return [
         _extract(plan_store(recipe, machine, dataset, model, watch), machine, watch)
         for model in recipe.models

@@ -100,6 +100,12 @@ def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Spli
     parts = {PurePosixPath(i).parts[0] for i in ids if "/" in i}
     if {"train", "test"} <= parts <= set(_PARTS):
         return _arrange_given(ids, seed)
+    if parts and parts <= set(_PARTS):
+        raise DatasetError(
+            f"The folder has only {' and '.join(sorted(parts))} in it.",
+            "Expected train and test, and if wanted val, or one sub-folder per class.",
+            "Add what is missing, or take the level of train, val and test away.",
+        )
     labelled = [i for i in ids if "/" in i]
     if not labelled:
         nothing = Part(ids=(), labels=np.empty((0, 0), np.int8))

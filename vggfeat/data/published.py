@@ -207,6 +207,7 @@ def published_dataset(name: str) -> PublishedDataset:
         RecipeError: If there is none.
     """
     known = {dataset.name: dataset for dataset in published()}
+    name = name.removesuffix("-val")  # the same images, arranged in another way
     if name not in known:
         raise RecipeError(f"No published data set {name!r}.", nearest(name, known))
     return known[name]

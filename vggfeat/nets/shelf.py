@@ -73,14 +73,14 @@ def examine_file(file: PublishedWeights) -> Examined:
         return Examined(state=State.ABSENT, detail=f"not usable: {file.reason}")
     place = place_of(file)
     found = examine(file.remote, place.parent)
-    command = f"vggfeat weights fetch {file.name}"
+    fetching = f"type `vggfeat weights fetch {file.name}`"
     if not file.urls:
-        command = f"get it from whoever has it, and put it at '{place}'"
+        fetching = f"it is no longer offered; a copy belongs at '{place}'"
     remedy = {
         State.GOOD: "",
-        State.ABSENT: f"; type `{command}`",
-        State.PARTIAL: f"; type `{command}`, which goes on from there",
-        State.DAMAGED: f"; type `mv '{place}' '{place}.bad'` and `{command}`",
+        State.ABSENT: f"; {fetching}",
+        State.PARTIAL: f"; {fetching}, which goes on from there",
+        State.DAMAGED: f"; type `mv '{place}' '{place}.bad'`; {fetching}",
     }[found.state]
     return Examined(state=found.state, detail=f"{found.detail}{remedy}")
 
