@@ -33,6 +33,18 @@ def test_without_a_terminal_there_is_a_line_at_the_end_and_every_30_seconds(
     ]
 
 
+def test_before_anything_is_done_no_time_is_guessed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])  # type: ignore[attr-defined]  # an import
+    caplog.set_level(logging.INFO, "vggfeat")
+    with TerminalWatch(Console(file=io.StringIO())).step("fit", 20, "fits") as advance:
+        now[0] += 40
+        advance(0)
+        assert caplog.messages == ["fit: 0 of 20 fits, 0.0 fits/s, -:--:-- left"]
+
+
 def test_bytes_are_told_in_megabytes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

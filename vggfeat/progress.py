@@ -129,12 +129,12 @@ class _Lines:
             return
         self._spoken = now
         rate = self._done / max(now - self._begin, 1e-9)
-        left = max(self._total - self._done, 0) / max(rate, 1e-9)
+        left = _clock(max(self._total - self._done, 0) / rate) if self._done else "-:--:--"
         scale, unit = _scaled(self._unit)
         _log.info(
             "%s: %d of %d %s, %.1f %s/s, %s left",
             *(self._title, self._done / scale, self._total / scale, unit),
-            *(rate / scale, unit, _clock(left)),
+            *(rate / scale, unit, left),
         )
 
 
