@@ -40,7 +40,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESUME = "Run the same command again: it unpacks from the start."
 _BROKEN = (  # what the decompressors raise for damaged input
     *(zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, EOFError, struct.error),
-    *(ValueError, NotImplementedError, RuntimeError, OverflowError, IndexError),
+    *(ValueError, RuntimeError, OverflowError, IndexError),
 )
 
 
