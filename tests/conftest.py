@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from vggfeat.nets.vgg import DenseVgg
+from vggfeat.nets.canvas import CanvasVgg
+from vggfeat.nets.ragged import RaggedVgg
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +79,19 @@ def tiny_voc(tmp_path: Path) -> Path:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of image sides of every forward pass, as they happen."""
     counted: list[int] = []
-    original = DenseVgg.forward
 
-    def counting(net: DenseVgg, images: torch.Tensor) -> torch.Tensor:
-        counted.append(len(images))
-        return original(net, images)
+    def count(form: type) -> None:
+        original = form.__call__
 
-    monkeypatch.setattr(DenseVgg, "forward", counting)
+        def counting(self: object, images: Sequence[Tensor], *args: object, mirror: bool) -> Tensor:
+            counted.append(len(images) * (2 if mirror else 1))
+            described: Tensor = original(self, images, *args, mirror=mirror)
+            return described
+
+        monkeypatch.setattr(form, "__call__", counting)
+
+    count(RaggedVgg)
+    count(CanvasVgg)
     return counted
 
 

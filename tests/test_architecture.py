@@ -49,7 +49,7 @@ OUTSIDE = {  # package → the only places that may import it
     "defusedxml": {"data"},
     "sklearn": {"classify"},
     "joblib": {"classify"},
-    "numba": {"classify"},
+    "numba": {"classify", "nets"},
     "PIL": {"extract", "demo_images", "report"},
     "matplotlib": {"report"},
     "jinja2": {"report"},

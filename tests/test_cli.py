@@ -175,7 +175,7 @@ VOC = ["--dataset", "voc2007"]
             ["tap = 'fc7-liner'", "Did you mean 'fc7-linear'?"],
         ),
         (["extract", *FAST, *VOC, "--interpolation", "cubic"], ["Did you mean 'bicubic'?"]),
-        (["extract", *FAST, *VOC, "--precision", "float64"], ["Did you mean 'float32'?"]),
+        (["extract", *FAST, *VOC, "--precision", "bfloat"], ["Did you mean 'bfloat16'?"]),
         (["extract", *FAST, *VOC, "--on-error", "rais"], ["Did you mean 'raise'?"]),
         (["svm", *FAST, *VOC, "--aggregate", "mean"], ["Valid: average, max, stack"]),
         (["svm", *FAST, *VOC, "--loss", "hing"], ["Did you mean 'hinge'?"]),

@@ -33,6 +33,9 @@ def plan(**changed: object) -> ExtractionPlan:
         "scales": SCALES,
         "mirror": True,
         "interpolation": "bilinear",
+        "resampler": "pillow",
+        "precision": "float32",
+        "canvas": None,
         "window_pixels": 1 << 22,
         "batch_pixels": 1 << 19,
         "threads": 2,
@@ -114,6 +117,27 @@ def test_batches_windows_threads_and_workers_stay_within_the_bound(
 ) -> None:
     threads(2)
     assert distance(raw(describe(photos, **changed)), raw(describe(photos))) <= BOUND  # type: ignore[arg-type]  # ints
+
+
+@pytest.mark.parametrize("canvas", [1, 32, 64])
+def test_reduced_precision_on_canvases_stays_near(photos: list[Path], canvas: int) -> None:
+    reduced = describe(photos, precision="bfloat16", canvas=canvas)
+    exact = reference(photos)
+    assert BOUND < distance(raw(reduced), exact) < 2e-2
+    cosine = (raw(reduced) * exact).sum(axis=2)
+    cosine /= np.linalg.norm(raw(reduced), axis=2) * np.linalg.norm(exact, axis=2)
+    assert (1 - cosine).max() < 1e-4
+
+
+def test_the_net_s_device_can_rescale(photos: list[Path]) -> None:
+    ours, pillows = raw(describe(photos, resampler="torch")), raw(describe(photos))
+    assert BOUND < distance(ours, pillows) < 2e-2
+
+
+def test_a_precision_for_gpus_is_refused_on_the_cpu() -> None:
+    for precision in ("tf32", "float16"):
+        with pytest.raises(RecipeError, match=f"precision = '{precision}' on the CPU"):
+            Extractor(net(), plan(precision=precision), workers=1)
 
 
 def test_the_same_plan_gives_the_same_bytes(photos: list[Path]) -> None:

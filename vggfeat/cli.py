@@ -52,8 +52,9 @@ _RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--scales", {"metavar": "Q,Q,…", "help": "Shorter sides, pixels, for example 256,384,512."}),
     ("--mirror/--no-mirror", {"default": None, "help": "Average with the horizontal flip."}),
     ("--interpolation", {"help": "bilinear or bicubic."}),
+    ("--resampler", {"help": "pillow, or torch on the net's device."}),
     ("--tap", {"help": "fc7, fc7-linear, fc6 or pool5."}),
-    ("--precision", {"help": "float32."}),
+    ("--precision", {"help": "float32, bfloat16; on a GPU also tf32, float16."}),
     ("--aggregate", {"help": "Scales to one descriptor: average, stack or max."}),
     ("--loss", {"help": "hinge or squared_hinge."}),
     ("--grid", {"metavar": "C,C,…", "help": "Values of C; by default 2^-4 … 2^7, growing."}),
@@ -70,6 +71,7 @@ _MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--results", {"type": Path, "help": "Where results are written."}),
     ("--device", {"help": "auto, cpu, cuda or cuda:N."}),
     ("--workers", {"type": int, "help": "Threads that decode, processes that fit."}),
+    ("--memory", {"metavar": "N[MB|GB]", "help": "That extract may use; half of what is free."}),
     ("--on-error", {"help": "An unreadable image: record it, or raise."}),
     (
         "--offline",

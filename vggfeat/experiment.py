@@ -261,8 +261,9 @@ def _fill(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) ->
         notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
         advance(shards.plan.rows - waiting)
         tasks = (_task(job, shards, donors, number) for number in chain(first, claims))
-        for task, rows in _extractor(job, shards, machine, advance).run(tasks):
-            shards.commit(task.number, rows, notes)
+        extractor = _extractor(job, shards, machine, advance)
+        for task, rows in extractor.run(tasks):
+            shards.commit(task.number, rows, notes | {"halved_batches": extractor.halved})
             committed += 1
             watch.check(_RESUME)
     return committed
@@ -294,8 +295,11 @@ def _extractor(
             scales=plan.scales,
             mirror=plan.recipe["mirror"],
             interpolation=plan.recipe["interpolation"],
+            resampler=plan.recipe["resampler"].partition("-")[0],
+            precision=plan.recipe["precision"],
             window_pixels=plan.execution["window_pixels"],
             batch_pixels=plan.execution["batch_pixels"],
+            canvas=plan.execution["canvas"],
             threads=plan.execution["threads"],
         ),
         workers=workers(machine),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vggfeat import __version__
 from vggfeat.data.split import Dataset, Item, manifest_digest, slug
@@ -25,7 +25,7 @@ from vggfeat.extract.images import (
     read_size,
     rescaled_size,
 )
-from vggfeat.nets.architectures import architecture
+from vggfeat.nets.architectures import Architecture, architecture
 from vggfeat.nets.weights import Weights, find_weights
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe, fingerprint
@@ -34,17 +34,24 @@ from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
 from vggfeat.store.shards import shard_rows
 from vggfeat.store.store import DescriptorStore
 
+if TYPE_CHECKING:
+    import torch
+
 _log = logging.getLogger(__name__)
 
-# Measured on 2 cores: VGG-16 at Q = 256 to 768 with 150 GFLOP/s, thin nets with 50 on images of
-# many sizes. Only shard sizes and estimates hang on these.
-_FLOPS_PER_THREAD = 75e9
-_FLOPS_PER_THREAD_THIN = 25e9
+# Measured on 2 cores of a Zen 4: VGG-16 at Q = 256 to 768 with 300 GFLOP/s (counted as by a direct
+# convolution), thin nets with 100. Only shard sizes and estimates hang on these.
+_FLOPS_PER_THREAD = 150e9
+_FLOPS_PER_THREAD_THIN = 50e9
 _FLOPS_PER_GPU = 40e12
 _SECONDS_PER_SCALE = 0.004
 
-_WINDOW_PIXELS = 1 << 22  # 12 MB of uint8, decoded together; three windows are alive at once
-_BATCH_PIXELS = 1 << 18  # three pairs of 256×341 go together, a pair of 768×1024 alone
+_WINDOW_PIXELS = 1 << 23  # 25 MB of uint8, decoded together; three windows are alive at once
+_BATCH_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # six pairs of 256×341 go together on a CPU
+_FEWEST_PIXELS = 1 << 16  # a batch never has less: one side of 256×256
+_CANVAS = {"cpu": 32, "cuda": 64}  # pixels; 32 is pool5's stride
+_BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
+_SHARE_OF_FREE = 0.5  # of the memory that is free when a store is planned
 
 _NEAR_MATCHES = 2  # told of, those with the fewest differences
 _ROW_FIELDS = ("tap", "mirror", "interpolation", "precision")  # of a recipe, kept in a store
@@ -136,7 +143,7 @@ def plan_store(
     )
     folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{whole[:8]}"
     size = net.descriptor_size(recipe.tap)
-    execution = _execution(machine)
+    execution = _execution(recipe, machine, net)
     seconds = _row_seconds(recipe, model, weights, execution)
     plan = StorePlan(
         fingerprint=whole,
@@ -174,7 +181,7 @@ def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
         "mirror": recipe.mirror,
         "interpolation": recipe.interpolation,
         "decoder": DECODER,
-        "resampler": DECODER,
+        "resampler": DECODER if recipe.resampler == "pillow" else _torch_resampler(),
         "max_aspect": MAX_ASPECT,
         "max_pixels": MAX_PIXELS,
         "precision": recipe.precision,
@@ -240,6 +247,7 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
     for number, path in enumerate(paths):
         with DescriptorStore.open(path) as store:
             own = {key: store.recipe[key] for key in _ROW_FIELDS}
+            own["resampler"] = store.recipe["resampler"].partition("-")[0]
             asked = {key: completed.setdefault(key, value) for key, value in own.items()}
             own["net"] = store.recipe["net"]
             asked["net"] = (*completed.get("models", ()), *[own["net"]] * len(paths))[number]
@@ -298,18 +306,41 @@ def _copied(job: StoreJob) -> int:
         return sum(donors.covers(digest, job.plan.scales) for digest in job.digests)
 
 
-def _execution(machine: Machine) -> dict[str, Any]:
+def _torch_resampler() -> str:
+    return f"torch-{version('torch').split('.')[0]}"
+
+
+def _execution(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:
     import torch
 
-    from vggfeat.extract.engine import torch_device
+    from vggfeat.extract.engine import pads, torch_device
 
+    device = torch_device(machine.device)
+    padded = pads(net, device, recipe.precision)
+    # Of a pixel, while the largest map and the one before it are there. torch keeps a third.
+    pixel_bytes = 4 * net.blocks[0][0].width * (3 if padded else 1.25) + 15
+    batch = _BATCH_PIXELS[device.type]
+    spare = _memory(machine, device) - _BESIDES - 4 * net.parameters
     return {
-        "device": torch_device(machine.device).type,
+        "device": device.type,
         "threads": torch.get_num_threads(),
         "window_pixels": _WINDOW_PIXELS,
-        "batch_pixels": _BATCH_PIXELS,
+        "batch_pixels": max(_FEWEST_PIXELS, min(batch, int(spare / pixel_bytes))),
+        "canvas": _CANVAS[device.type] if padded else None,
         "processor": platform.machine(),
     }
+
+
+def _memory(machine: Machine, device: torch.device) -> float:
+    if machine.memory_bytes is not None:
+        return machine.memory_bytes
+    if device.type == "cuda":
+        import torch
+
+        free: int = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _SHARE_OF_FREE * free
 
 
 def _row_seconds(recipe: Recipe, model: str, weights: Weights, execution: dict[str, Any]) -> float:

@@ -18,6 +18,7 @@ from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
 _VOC_SCALES = (256, 384, 512, 640, 768)  # Simonyan & Zisserman 2015, App. B
@@ -56,8 +57,9 @@ class Recipe(_Record):
         scales: S shorter sides Q, pixels; None for the data set's own.
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
+        resampler: What rescales: Pillow, or torch on the net's device.
         tap: The layer that is averaged.
-        precision: Of the forward pass.
+        precision: Of the net's layers; tf32 and float16 are for GPUs.
         aggregate: How the scales become one descriptor; None for the data set's own.
         loss: Of the SVM.
         grid: Values of C; None for 2^-4 ... 2^7, which grows while the best lies at its edge.
@@ -77,8 +79,9 @@ class Recipe(_Record):
     scales: tuple[int, ...] | None = None
     mirror: bool = True
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    resampler: Literal["pillow", "torch"] = "pillow"
     tap: Tap = "fc7"
-    precision: Literal["float32"] = "float32"
+    precision: Precision = "float32"
     aggregate: Aggregate | None = None
     loss: Loss = "hinge"
     grid: tuple[float, ...] | None = None
@@ -220,6 +223,8 @@ class Machine(_Record):
         results: Where results are written.
         device: "auto", "cpu", "cuda" or "cuda:N".
         workers: Threads that decode images, and processes that fit; None for one per core.
+        memory: That `extract` may use, of the device that computes: "6GB", "512MB"; None for half
+            of what is free.
         on_error: What an unreadable image does.
         offline: Fetch nothing that is not on disk.
         verify_images: Hash every image again, even one that looks unchanged.
@@ -230,9 +235,17 @@ class Machine(_Record):
     results: Path = Path("results")
     device: str = "auto"
     workers: int | None = Field(default=None, ge=1)
+    memory: str | None = Field(default=None, pattern=r"^[1-9]\d*(\.\d+)?[MG]B$")
     on_error: Literal["record", "raise"] = "record"
     offline: bool = False
     verify_images: bool = False
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` as a number."""
+        if self.memory is None:
+            return None
+        return int(float(self.memory[:-2]) * {"M": 10**6, "G": 10**9}[self.memory[-2]])
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Machine:
@@ -276,12 +289,13 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     choices = _choices(model, str(first["loc"][0]))
     if first["type"] == "literal_error" and isinstance(first["input"], str) and choices:
         return RecipeError(wrong, nearest(first["input"], choices))
-    expected = _EXPECTED.get(first["type"], f"{first['msg']}.")
+    expected = _EXPECTED.get(field) or _EXPECTED.get(first["type"], f"{first['msg']}.")
     return RecipeError(wrong, expected)
 
 
 _EXPECTED = {
     "tuple_type": "Expected a list in square brackets.",
+    "memory": "Expected a number and MB or GB, for example 6GB.",
     "string_pattern_mismatch": "Expected letters, digits and '._-', a letter or digit first.",
 }
 

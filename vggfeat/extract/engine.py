@@ -1,41 +1,40 @@
-"""The plain exact engine: one loop, decoding ahead of the net."""
+"""The engine: one loop, decoding ahead of the net and collecting behind it."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from vggfeat.data.split import Item
 from vggfeat.errors import ImageChangedError, ImageReadError, NonFiniteError, RecipeError
 from vggfeat.extract import images
-from vggfeat.extract.images import Interpolation, Pixels
+from vggfeat.extract.allocator import memory_kept
+from vggfeat.extract.images import Interpolation, Pixels, Resampler
 from vggfeat.extract.ragged import Window, plan_windows
+from vggfeat.extract.resample import rescale_on_device
+from vggfeat.nets.architectures import Architecture
+from vggfeat.nets.canvas import CanvasVgg
+from vggfeat.nets.ragged import RaggedVgg
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.rows import Rows, Status
 
 _log = logging.getLogger(__name__)
 
-_TRIM_PIXELS = 1 << 19  # about two batches
-# Larger blocks go back to the system at once. By default glibc raises this limit to 32 MB, and the
-# holes that activations of ever new sizes leave in its heap grow with the number of images.
-_MAPPED_BYTES = 4 << 20
 _AHEAD = 2  # windows that are decoded before the net asks for them
 
-# oneDNN keeps the code it generates for the last 1,024 shapes of a convolution; data sets have far
-# more sizes than that, so that only memory would grow. It reads this at its first convolution.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-# Large pages make mapping and unmapping activations cheap; torch reads it at its first allocation.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+GPU_ONLY = ("tf32", "float16")
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +45,23 @@ class ExtractionPlan:
         scales: S shorter sides Q, pixels.
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
+        resampler: "pillow" on the CPU, or "torch" on the net's device.
+        precision: Of the layers.
         window_pixels: Rescaled pixels that are decoded together.
-        batch_pixels: Image pixels in one forward pass, mirrors not counted.
-        threads: Intra-op threads of torch on the CPU.
+        batch_pixels: Pixels in one forward pass, mirrors and padding counted.
+        canvas: Step of the canvases that images of near sizes share, pixels; None where they
+            need none. See `ragged.plan_windows`.
+        threads: That compute on the CPU.
     """
 
     scales: tuple[int, ...]
     mirror: bool
     interpolation: Interpolation
+    resampler: Resampler
+    precision: Precision
     window_pixels: int
     batch_pixels: int
+    canvas: int | None
     threads: int
 
 
@@ -82,21 +88,39 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One row of a window: the image at each wanted scale, or why there is none."""
+    """One row of a window: the image at each wanted scale, or why there is none.
+
+    Attributes:
+        pixels: Scale index to (H, W, 3) uint8; the whole image if it is rescaled later.
+        error: Why it could not be read.
+    """
 
     pixels: Mapping[int, Pixels]
     error: ImageReadError | None = None
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A window that the net has been given, and what will come of it."""
+
+    shard: _Shard
+    window: Window
+    decoded: Mapping[int, _Decoded]
+    described: Sequence[tuple[int, Sequence[int], Tensor]]  # scale index, rows, (b, D)
 
 
 class Extractor:
     """Describes shards of images, one after the other.
 
     Args:
-        net: Already on its device.
+        net: Already on its device; it computes in the plan's precision from now on.
         plan: What decides the bytes.
         workers: Threads that decode and rescale; Pillow releases the interpreter lock for both.
         on_error: "record" an unreadable image as a NaN row, or "raise" at the first one.
         advance: Called with the number of images that have just been finished.
+
+    Raises:
+        RecipeError: If the device does not know the precision.
     """
 
     def __init__(
@@ -113,7 +137,13 @@ class Extractor:
         self.workers = workers
         self.on_error = on_error
         self.advance = advance
-        self._since_trim = 0
+        self._device = net.mean.device
+        self._forward = _forward(net, plan)
+
+    @property
+    def halved(self) -> int:
+        """How often a batch was halved because the device had not enough memory."""
+        return getattr(self._forward, "halved", 0)
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Rows]]:
         """Yield the rows of each task; the next one is decoded meanwhile.
@@ -122,19 +152,22 @@ class Extractor:
             ImageReadError: With on_error "raise".
             ImageChangedError: If a file is not the planned one.
             NonFiniteError: If the net's output is not finite.
+            DeviceMemoryError: If the device has not enough memory for a single image.
         """
         torch.set_num_threads(self.plan.threads)
-        if _MALLOPT is not None:
-            _MALLOPT(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        launched: deque[_Launched] = deque()
+        behind = 1 if self._device.type == "cuda" else 0  # windows that a GPU works on meanwhile
         try:
-            for shard, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
-                if window is None:
-                    yield shard.task, shard.finished()
-                    continue
-                decoded = {row: future.result() for row, future in futures.items()}
-                self._describe(shard, window, decoded)
-                self.advance(len(window.rows))
+            with memory_kept() if isinstance(self._forward, CanvasVgg) else nullcontext():
+                for shard, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
+                    if window is not None:
+                        decoded = {row: future.result() for row, future in futures.items()}
+                        launched.append(self._launch(shard, window, decoded))
+                    while len(launched) > (0 if window is None else behind):
+                        self._land(launched.popleft())
+                    if window is None:
+                        yield shard.task, shard.finished()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -161,7 +194,8 @@ class Extractor:
                 wanted,
                 self.plan.scales,
                 window_pixels=self.plan.window_pixels,
-                batch_pixels=self.plan.batch_pixels,
+                batch_pixels=self.plan.batch_pixels // (2 if self.plan.mirror else 1),
+                canvas=self.plan.canvas,
             ):
                 yield (
                     shard,
@@ -198,6 +232,8 @@ class Extractor:
         except ImageReadError as error:
             return _Decoded({}, self._refused(error))
         image = images.crop_extreme(image)
+        if self.plan.resampler == "torch":
+            return _Decoded(dict.fromkeys(scales, np.asarray(image)))
         return _Decoded(
             {s: images.rescale(image, self.plan.scales[s], self.plan.interpolation) for s in scales}
         )
@@ -207,41 +243,93 @@ class Extractor:
             raise error
         return error
 
-    def _describe(self, shard: _Shard, window: Window, decoded: Mapping[int, _Decoded]) -> None:
+    @torch.inference_mode()
+    def _launch(self, shard: _Shard, window: Window, decoded: Mapping[int, _Decoded]) -> _Launched:
+        """Give the net one window; a GPU is not waited for."""
         for row, result in decoded.items():
             if result.error is not None:
                 shard.unreadable(row, result.error)
+        there = {row: self._moved(d.pixels) for row, d in decoded.items() if d.error is None}
+        described = []
         for batch in window.batches:
-            rows = [row for row in batch.rows if decoded[row].error is None]
+            rows = [row for row in batch.rows if row in there]
             if rows:
-                pixels = np.stack([decoded[row].pixels[batch.scale] for row in rows])
-                shard.fill(rows, batch.scale, self._descriptors(shard.task, rows, pixels))
-                self._since_trim += pixels.size // 3
-            if self._since_trim > _TRIM_PIXELS:
-                _return_freed_memory()
-                self._since_trim = 0
+                pixels = [self._rescaled(there[row][batch.scale], batch.scale) for row in rows]
+                canvas = batch.height, batch.width
+                values = self._forward(pixels, canvas, mirror=self.plan.mirror)
+                described.append((batch.scale, rows, values))
+        return _Launched(shard, window, decoded, described)
+
+    def _moved(self, pixels: Mapping[int, Pixels]) -> dict[int, Tensor]:
+        """Return tensors; an image that is yet to be rescaled goes to the device, once."""
+        if self.plan.resampler == "pillow":
+            return {scale: _tensor(image) for scale, image in pixels.items()}
+        (whole,) = {id(image): image for image in pixels.values()}.values()
+        return dict.fromkeys(pixels, _tensor(whole).to(self._device))
+
+    def _rescaled(self, image: Tensor, scale: int) -> Tensor:
+        if self.plan.resampler == "pillow":
+            return image
+        return rescale_on_device(image, self.plan.scales[scale], self.plan.interpolation)
+
+    def _land(self, launched: _Launched) -> None:
+        """Wait for a window's descriptors, and put them into its shard."""
+        for scale, rows, described in launched.described:
+            values: npt.NDArray[np.float64] = described.double().cpu().numpy()
+            finite = np.isfinite(values).all(axis=1)
+            if not finite.all():
+                row = rows[int(np.flatnonzero(~finite)[0])]
+                raise self._non_finite(launched, row, scale)
+            launched.shard.fill(rows, scale, values)
+        self.advance(len(launched.window.rows))
 
     @torch.inference_mode()
-    def _descriptors(
-        self, task: ShardTask, rows: Sequence[int], pixels: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.float64]:
-        """Describe (b, H, W, 3) uint8 images of one size: (b, D), flip-averaged, un-normalised."""
-        batch = torch.from_numpy(pixels).to(self.net.mean.device)
-        if self.plan.mirror:
-            batch = torch.cat([batch, batch.flip(2)])
-        described = self.net(batch)
-        if not torch.isfinite(described).all():
-            broken = ~torch.isfinite(described).all(dim=1)
-            raise self._non_finite(task, rows, batch, int(broken.nonzero()[0, 0]))
-        values: npt.NDArray[np.float64] = described.double().cpu().numpy()
-        return (values[: len(rows)] + values[len(rows) :]) / 2 if self.plan.mirror else values
+    def _non_finite(self, launched: _Launched, row: int, scale: int) -> NonFiniteError:
+        pixels = self._moved(launched.decoded[row].pixels)[scale]
+        image = self._rescaled(pixels, scale).to(self._device)[None]
+        for side in (image, image.flip(2)):
+            for name, x in self.net.activations(self.net.normalised(side)):
+                if not torch.isfinite(x).all():
+                    return NonFiniteError(launched.shard.task.items[row].id, name)
+        return NonFiniteError(launched.shard.task.items[row].id, self.net.tap)
 
-    def _non_finite(
-        self, task: ShardTask, rows: Sequence[int], batch: torch.Tensor, index: int
-    ) -> NonFiniteError:
-        layers = self.net.activations(self.net.normalised(batch[index : index + 1]))
-        layer = next((name for name, x in layers if not torch.isfinite(x).all()), self.net.tap)
-        return NonFiniteError(task.items[rows[index % len(rows)]].id, layer)
+
+class _Forward(Protocol):
+    """A form of the net: images to (b, D) descriptors, un-normalised, mirrors averaged."""
+
+    def __call__(
+        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
+    ) -> Tensor: ...
+
+
+def _forward(net: DenseVgg, plan: ExtractionPlan) -> _Forward:
+    """Return the fastest form of the net for its device and the plan's precision."""
+    device = net.mean.device.type
+    if plan.precision in GPU_ONLY and device != "cuda":
+        raise RecipeError(
+            f"precision = {plan.precision!r} on the CPU.",
+            "It is for GPUs.",
+            "Pass --precision float32 or bfloat16.",
+        )
+    # By default torch lets cuDNN round the factors of every product to TF32's 10 bits.
+    rounding = "tf32" if plan.precision == "tf32" else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]  # no stub
+    torch.backends.cuda.matmul.fp32_precision = rounding
+    torch.backends.cudnn.deterministic = True
+    if plan.precision in _DTYPES:
+        net.computing_in(_DTYPES[plan.precision])
+    if not pads(net.architecture, net.mean.device, plan.precision):
+        return RaggedVgg(net, threads=plan.threads, pixels=plan.batch_pixels)
+    return CanvasVgg(net, graphs=device == "cuda")
+
+
+def pads(net: Architecture, device: torch.device, precision: Precision) -> bool:
+    """Tell whether images of different sizes need a canvas to share a batch."""
+    return not (device.type == "cpu" and precision == "float32" and RaggedVgg.serves(net))
+
+
+def _tensor(image: Pixels) -> Tensor:
+    return torch.from_numpy(image if image.flags.writeable else image.copy())
 
 
 def torch_device(name: str) -> torch.device:
@@ -318,16 +406,6 @@ class _Shard:
             errors={ids[row]: reason for row, reason in sorted(self._errors.items())},
         )
 
-
-def _return_freed_memory() -> None:
-    """Give back what the allocator keeps: activations of ever new sizes leave holes in its heap."""
-    if _TRIM is not None:
-        _TRIM(0)
-
-
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-_MALLOPT = getattr(ctypes.CDLL(None), "mallopt", None) if _TRIM else None
-_M_MMAP_THRESHOLD = -3  # malloc.h
 
 _Step = tuple[_Shard, Window | None, dict[int, "Future[_Decoded]"]]
 

@@ -19,6 +19,7 @@ from vggfeat.errors import ImageReadError
 
 Pixels = npt.NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
+Resampler = Literal["pillow", "torch"]
 
 MAX_PIXELS = 178_000_000  # decoded, about 0.5 GB; Pillow's own limit for a decompression bomb
 MAX_ASPECT = 4  # beyond it the longer side is cropped: 3000×1 would become 768,000 pixels wide

@@ -10,12 +10,12 @@ from vggfeat.extract.images import cropped, rescaled_size
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images of one size at one scale.
+    """Images that go through the net together, at one scale.
 
     Attributes:
         scale: Index into the scales.
-        height: Of every image, pixels.
-        width: Of every image, pixels.
+        height: Of the canvas, pixels; no image is higher.
+        width: Of the canvas, pixels; no image is wider.
         rows: Indices into the shard.
     """
 
@@ -45,6 +45,7 @@ def plan_windows(
     *,
     window_pixels: int,
     batch_pixels: int,
+    canvas: int | None,
 ) -> list[Window]:
     """Group a shard's images into windows and batches.
 
@@ -56,40 +57,62 @@ def plan_windows(
         wanted: Row to the indices of the scales to compute.
         scales: S shorter sides, pixels.
         window_pixels: Bound on the rescaled pixels of one window; one image may exceed it.
-        batch_pixels: Bound on the pixels of one batch; one image may exceed it.
+        batch_pixels: Bound on the pixels of one batch, padding counted; one image may exceed it.
+        canvas: Images share a batch if their sides, rounded up to multiples of this, agree; 1
+            is for equal sizes. None: any images do, and none is padded.
     """
     shapes = {
         row: [(i, *rescaled_size(*cropped(*sizes[row]), scales[i])) for i in wanted[row]]
         for row in sizes
     }
-    # Equal shapes become neighbours, so that a window holds few different ones.
-    order = sorted(shapes, key=lambda row: (shapes[row], row))
+    # Near shapes become neighbours, so that a window holds few different canvases.
+    order = sorted(shapes, key=lambda row: (_canvases(shapes[row], canvas), shapes[row], row))
     windows: list[Window] = []
     rows: list[int] = []
     pixels = 0
     for row in order:
         cost = sum(height * width for _, height, width in shapes[row])
         if rows and pixels + cost > window_pixels:
-            windows.append(_window(rows, shapes, batch_pixels))
+            windows.append(_window(rows, shapes, batch_pixels, canvas))
             rows, pixels = [], 0
         rows.append(row)
         pixels += cost
-    return [*windows, _window(rows, shapes, batch_pixels)] if rows else windows
+    return [*windows, _window(rows, shapes, batch_pixels, canvas)] if rows else windows
 
 
-_Shapes = Mapping[int, list[tuple[int, int, int]]]
+_Shape = tuple[int, int, int]  # index of the scale, height, width
+_Shapes = Mapping[int, list[_Shape]]
 
 
-def _window(rows: Sequence[int], shapes: _Shapes, batch_pixels: int) -> Window:
-    groups: dict[tuple[int, int, int], list[int]] = {}
+def _canvases(shapes: Sequence[_Shape], step: int | None) -> list[_Shape]:
+    """Return the canvas of each shape; any two have the same one if there is no step."""
+    if step is None:
+        return [(scale, 0, 0) for scale, _, _ in shapes]
+    return [(s, -(-height // step) * step, -(-width // step) * step) for s, height, width in shapes]
+
+
+def _window(rows: Sequence[int], shapes: _Shapes, batch_pixels: int, canvas: int | None) -> Window:
+    groups: dict[_Shape, list[tuple[int, int, int]]] = {}
     for row in rows:
-        for shape in shapes[row]:
-            groups.setdefault(shape, []).append(row)
-    batches = []
-    for (scale, height, width), members in sorted(groups.items()):
-        size = max(1, batch_pixels // (height * width))
-        batches += [
-            Batch(scale, height, width, tuple(members[start : start + size]))
-            for start in range(0, len(members), size)
-        ]
+        for key, (_, height, width) in zip(
+            _canvases(shapes[row], canvas), shapes[row], strict=True
+        ):
+            groups.setdefault(key, []).append((row, height, width))
+    batches: list[Batch] = []
+    for (scale, *common), members in sorted(groups.items()):
+        some: list[tuple[int, int, int]] = []
+        pixels = 0
+        for member in members:
+            area = max(common[0] * common[1], member[1] * member[2])
+            if some and pixels + area > batch_pixels:
+                batches.append(_batch(scale, common, some))
+                some, pixels = [], 0
+            some.append(member)
+            pixels += area
+        batches.append(_batch(scale, common, some))
     return Window(tuple(rows), tuple(batches))
+
+
+def _batch(scale: int, common: Sequence[int], members: Sequence[tuple[int, int, int]]) -> Batch:
+    rows, heights, widths = zip(*members, strict=True)
+    return Batch(scale, max(common[0], *heights), max(common[1], *widths), rows)

@@ -74,26 +74,34 @@ class DenseVgg(nn.Module):
         pixels = images.to(self.mean.device).permute(0, 3, 1, 2).to(self.mean.dtype)
         if self.profile.unit_range:
             pixels = pixels / 255
-        return (pixels - self.mean) / self.std
+        return ((pixels - self.mean) / self.std).to(self.dtype)
 
-    def activations(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def activations(self, x: Tensor, sizes: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield (layer name, map) for every layer up to the tap, rectified where the net does so.
 
         Args:
             x: (b, 3, H, W), as from `normalised`.
+            sizes: (b, 2) height and width of the images, pixels, where they fill only the upper
+                left part of a canvas of H×W. What lies outside is set to zero behind every layer
+                up to pool5, so that each image sees the border of zeros that it would see alone.
 
         Raises:
             MapTooSmallError: If pool5 has fewer than 7×7 cells and the tap lies behind it.
         """
         height, width = x.shape[-2:]
+        x = _masked(x, sizes)
         for number, block in enumerate(self.architecture.blocks, 1):
             for index in range(1, len(block) + 1):
                 name = f"conv{number}_{index}"
                 x = functional.relu_(self.convolutions[name](x))
                 if self.architecture.lrn and name == "conv1_1":
                     x = _normalised_across_channels(x)
+                x = _masked(x, sizes)
                 yield name, x
             x = functional.max_pool2d(x, 2, ceil_mode=self.profile.ceil_mode)
+            if sizes is not None:
+                sizes = (sizes + self.profile.ceil_mode) // 2
+                x = _masked(x, sizes)
             yield f"pool{number}", x
         if self.tap == "pool5":
             return
@@ -106,11 +114,12 @@ class DenseVgg(nn.Module):
         x = self.convolutions["fc7"](x)
         yield self.tap, functional.relu_(x) if self.tap == "fc7" else x
 
-    def feature_map(self, x: Tensor) -> Tensor:
+    def feature_map(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the map of the tap.
 
         Args:
             x: (b, 3, H, W), as from `normalised`.
+            sizes: As in `activations`; behind fc6 nothing is set to zero.
 
         Returns:
             (b, D, h, w); h = pool5_size(H) - 6 behind fc6.
@@ -118,23 +127,45 @@ class DenseVgg(nn.Module):
         Raises:
             MapTooSmallError: If pool5 has fewer than 7×7 cells and the tap lies behind it.
         """
-        for _, activation in self.activations(x):  # noqa: B007  (only the last one is wanted)
+        for _, activation in self.activations(x, sizes):  # noqa: B007  (only the last one is wanted)
             pass
         return activation
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Describe images by the global average of the tap's map (App. B).
 
         Args:
             images: (b, H, W, 3) uint8, RGB, all of one size.
+            sizes: As in `activations`; the average is over each image's own map.
 
         Returns:
-            (b, D) of the net's own float type, not normalised.
+            (b, D), not normalised, of the net's own float type, float32 at least.
 
         Raises:
             MapTooSmallError: If the images are too small.
         """
-        return self.feature_map(self.normalised(images)).mean(dim=(2, 3))
+        x = self.feature_map(self.normalised(images), sizes)
+        accurate = torch.promote_types(x.dtype, torch.float32)
+        if sizes is None:
+            return x.mean(dim=(2, 3), dtype=accurate)
+        sizes = self.map_sizes(sizes)
+        return _masked(x, sizes).sum(dim=(2, 3), dtype=accurate) / sizes.prod(dim=1, keepdim=True)
+
+    def map_sizes(self, sizes: Tensor) -> Tensor:
+        """Return the (b, 2) sizes of the tap's maps for (b, 2) sizes of images."""
+        for _ in range(len(self.architecture.blocks)):
+            sizes = (sizes + self.profile.ceil_mode) // 2
+        return sizes if self.tap == "pool5" else sizes - WINDOW + 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The float type that the layers compute in; pixels are normalised in that of `mean`."""
+        return next(self.convolutions.parameters()).dtype
+
+    def computing_in(self, dtype: torch.dtype) -> DenseVgg:
+        """Let the layers compute in another float type; return self."""
+        self.convolutions.to(dtype)
+        return self
 
     def smallest_side(self) -> int:
         """Return the shortest image side, pixels, that this net and its pools can describe."""
@@ -157,6 +188,15 @@ def _folded(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor
     scale = gain / torch.sqrt(variance + _BATCH_NORM_EPSILON)
     folded = weight.double() * scale.view(-1, 1, 1, 1), (bias.double() - mean) * scale + shift
     return folded[0].to(weight.dtype), folded[1].to(bias.dtype)
+
+
+def _masked(x: Tensor, sizes: Tensor | None) -> Tensor:
+    """Set (b, C, H, W) maps to zero outside their own (b, 2) sizes, in place."""
+    if sizes is None:
+        return x
+    rows, columns = (torch.arange(n, device=x.device) for n in x.shape[-2:])
+    inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None]
+    return x.mul_(inside[:, None])
 
 
 def _normalised_across_channels(x: Tensor) -> Tensor:

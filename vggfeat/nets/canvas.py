@@ -1,0 +1,164 @@
+"""The dense net on any device and in any precision: images of near sizes share a padded canvas."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vggfeat.errors import VggfeatError
+from vggfeat.nets.vgg import DenseVgg
+
+_log = logging.getLogger(__name__)
+
+_MOST_GRAPHS = 32  # each keeps the activations of its canvas
+_SEEN_BEFORE = 2  # times that a shape has come when it is captured
+
+
+class CanvasVgg:
+    """Describes images that are padded to one canvas, as `DenseVgg` would each alone.
+
+    Args:
+        net: On its device.
+        graphs: Capture the launches of a canvas as a CUDA graph once it has come back.
+    """
+
+    def __init__(self, net: DenseVgg, *, graphs: bool) -> None:
+        self._net = net
+        self._device = net.mean.device
+        self._graphs: OrderedDict[tuple[int, ...], _Graph | int] | None = (
+            OrderedDict() if graphs else None
+        )
+        self.halved = 0
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
+    ) -> Tensor:
+        """Describe images, on the device, without waiting for it.
+
+        A batch for which the device has not enough memory is halved, and `halved` counts that.
+
+        Args:
+            images: b of them, each (H, W, 3) uint8, RGB, on the device or in host memory.
+            canvas: Height and width, pixels, no smaller than any image.
+            mirror: Average with the descriptor of the horizontal flip.
+
+        Returns:
+            (b, D), not normalised, float32 at least, on the device.
+
+        Raises:
+            DeviceMemoryError: If the memory is too small for one image.
+        """
+        try:
+            return self._described(images, canvas, mirror=mirror)
+        except torch.OutOfMemoryError:
+            pass  # its traceback holds the activations: they go with it, before the next try
+        if len(images) == 1:
+            raise DeviceMemoryError(self._device, canvas)
+        self.halved += 1
+        self._forget()
+        half = len(images) // 2
+        parts = [self(part, canvas, mirror=mirror) for part in (images[:half], images[half:])]
+        return torch.cat(parts)
+
+    def _described(
+        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
+    ) -> Tensor:
+        sizes = torch.tensor([image.shape[:2] for image in images])
+        alike = bool((sizes == torch.tensor(canvas)).all())
+        batch = self._moved(_padded(images, canvas))
+        own = self._moved(sizes)
+        if mirror:
+            batch = torch.cat([batch, _flipped(batch, None if alike else own)])
+            own = torch.cat([own, own])
+        described = self._run(batch, None if alike else own)
+        count = len(images)
+        return (described[:count] + described[count:]) / 2 if mirror else described
+
+    def _moved(self, values: Tensor) -> Tensor:
+        if self._device.type != "cuda" or values.is_cuda:
+            return values.to(self._device)
+        return values.pin_memory().to(self._device, non_blocking=True)
+
+    def _run(self, batch: Tensor, sizes: Tensor | None) -> Tensor:
+        if self._graphs is None:
+            return self._net.forward(batch, sizes)
+        key = (*batch.shape, sizes is not None)
+        graph = self._graphs.pop(key, 0)
+        if isinstance(graph, int):
+            graph = graph + 1 if graph < _SEEN_BEFORE else _Graph.captured(self._net, batch, sizes)
+        self._graphs[key] = graph
+        while len(self._graphs) > _MOST_GRAPHS:
+            self._graphs.popitem(last=False)
+        if isinstance(graph, int):
+            return self._net.forward(batch, sizes)
+        return graph.replayed(batch, sizes)
+
+    def _forget(self) -> None:
+        if self._graphs is not None:
+            self._graphs.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class DeviceMemoryError(VggfeatError, MemoryError):
+    """A device has not enough memory for a single image."""
+
+    def __init__(self, device: torch.device, canvas: tuple[int, int]) -> None:
+        super().__init__(
+            f"The memory of {device} is too small for one image of {canvas[0]}×{canvas[1]} pixels.",
+            remedy="Leave out the largest scale (--scales), or use --device cpu.",
+        )
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The launches of one batch shape, to be replayed at once."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Tensor
+    sizes: Tensor | None
+    described: Tensor
+
+    @classmethod
+    def captured(cls, net: DenseVgg, batch: Tensor, sizes: Tensor | None) -> _Graph:
+        own, own_sizes = batch.clone(), None if sizes is None else sizes.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            net(own, own_sizes)  # lets cuDNN choose before anything is captured
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            described = net(own, own_sizes)
+        return cls(graph, own, own_sizes, described)
+
+    def replayed(self, batch: Tensor, sizes: Tensor | None) -> Tensor:
+        self.batch.copy_(batch)
+        if self.sizes is not None and sizes is not None:
+            self.sizes.copy_(sizes)
+        self.graph.replay()
+        return self.described.clone()
+
+
+def _padded(images: Sequence[Tensor], canvas: tuple[int, int]) -> Tensor:
+    """Return (b, H, W, 3) uint8: the images in the upper left, zeros elsewhere."""
+    batch = images[0].new_zeros((len(images), *canvas, 3))
+    for own, image in zip(batch, images, strict=True):
+        own[: image.shape[0], : image.shape[1]] = image
+    return batch
+
+
+def _flipped(batch: Tensor, sizes: Tensor | None) -> Tensor:
+    """Flip (b, H, W, 3) images horizontally, each within its own width."""
+    if sizes is None:
+        return batch.flip(2)
+    columns = torch.arange(batch.shape[2], device=batch.device)
+    # beyond the width any column will do: it is masked
+    mirrored = (sizes[:, 1:] - 1 - columns).clamp(min=0)
+    return batch.gather(2, mirrored[:, None, :, None].expand_as(batch))

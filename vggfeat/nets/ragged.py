@@ -1,0 +1,328 @@
+"""The dense net in float32 on the CPU, for images of any sizes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from vggfeat.errors import MapTooSmallError
+from vggfeat.nets import kernels
+from vggfeat.nets.architectures import WINDOW, Architecture, pool5_size
+from vggfeat.nets.vgg import DenseVgg
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+_JOB_VALUES = 6_000_000  # transformed values that one thread has in work: 24 MB
+_FC_WINDOWS = 512  # rows of one product with fc6: 51 MB
+_FEWEST_CHANNELS = 8  # below, a tile's transform costs more than its products save
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One convolution, prepared.
+
+    Attributes:
+        filters: As `kernels.winograd` or `kernels.direct` wants them.
+        bias: (K,).
+        side: Of the filter; 0 stands for Winograd's form of side 3.
+        channels: C.
+        pool: Whether the block ends here.
+    """
+
+    filters: Floats
+    bias: Floats
+    side: int
+    channels: int
+    pool: bool
+
+
+@dataclass(frozen=True)
+class _Connected:
+    """One fully connected layer.
+
+    Attributes:
+        weight: (K, L), in the order in which the values of a window of (h, w, C) lie.
+        bias: (K,).
+        rectified: Whether a ReLU follows.
+    """
+
+    weight: Floats
+    bias: Floats
+    rectified: bool
+
+
+class RaggedVgg:
+    """Describes images of any sizes together, as `DenseVgg` would each alone.
+
+    No image is padded: the strips of all maps are the rows of common matrix products. Feature maps
+    live in two arenas that are kept from call to call, so that memory stays where the largest
+    batch has brought it.
+
+    Args:
+        net: In float32 on the CPU; it shares the weights of fc6 and fc7.
+        threads: That share the work.
+        pixels: Bound on what is computed together; one image may exceed it.
+    """
+
+    def __init__(self, net: DenseVgg, *, threads: int, pixels: int) -> None:
+        self._net = net
+        self._threads = threads
+        self._pixels = pixels
+        self._layers = [
+            _prepared(net, f"conv{number}_{index}", pool=index == len(block))
+            for number, block in enumerate(net.architecture.blocks, 1)
+            for index in range(1, len(block) + 1)
+        ]
+        values = dict(net.convolutions.named_parameters())
+        self._connected = [
+            _Connected(
+                weight=values[f"{name}.weight"].permute(0, 2, 3, 1).flatten(1).numpy(),
+                bias=values[f"{name}.bias"].numpy(),
+                rectified=f"{name}-linear" != net.tap,
+            )
+            for name in ("fc6", "fc7")
+            if f"{name}.weight" in values
+        ]
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="convolve")
+        self._blas = ThreadpoolController()
+        self._arenas = [_Arena(), _Arena()]
+        self._scratch = [_Scratch() for _ in range(threads)]
+
+    @staticmethod
+    def serves(architecture: Architecture) -> bool:
+        """Tell whether this form of a net exists: LRN is not written."""
+        return not architecture.lrn
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
+    ) -> Tensor:
+        """Describe images by the global average of the tap's map (App. B).
+
+        Args:
+            images: b of them, each (H, W, 3) uint8, RGB.
+            canvas: As in `CanvasVgg`; not needed here.
+            mirror: Average with the descriptor of the horizontal flip.
+
+        Returns:
+            (b, D) float64, averaged in that type, not normalised.
+
+        Raises:
+            MapTooSmallError: If an image is too small.
+        """
+        del canvas
+        sides = [*images, *(image.flip(1) for image in images)] if mirror else images
+        described = torch.cat([self._describe(some) for some in self._affordable(sides)])
+        count = len(images)
+        return (described[:count] + described[count:]) / 2 if mirror else described
+
+    def _affordable(self, sides: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        some: list[Tensor] = []
+        for side in sides:
+            if some and sum(s.shape[0] * s.shape[1] for s in (*some, side)) > self._pixels:
+                yield some
+                some = []
+            some.append(side)
+        yield some
+
+    def _describe(self, images: Sequence[Tensor]) -> Tensor:
+        sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
+        self._check(sizes)
+        begins = _begins(sizes, 3)
+        values = self._arenas[0].room(int(begins[-1]))
+        for image, begin in zip(images, begins, strict=False):
+            pixels = self._net.normalised(image[None]).permute(0, 2, 3, 1)
+            values[begin : begin + image.numel()] = pixels.flatten().numpy()
+        # each thread multiplies by itself: BLAS with threads of its own would fight for the cores
+        with self._blas.limit(limits=1, user_api="blas"):
+            return self._convolved(sizes)
+
+    def _convolved(self, sizes: Ints) -> Tensor:
+        """Describe the pixels in the first arena."""
+        source, target = self._arenas
+        for layer in self._layers:
+            sizes = self._convolve(layer, source, target, sizes)
+            source, target = target, source
+        channels = len(self._layers[-1].bias)
+        maps = [
+            source.flat[begin : begin + h * w * channels].reshape(h, w, channels)
+            for begin, (h, w) in zip(_begins(sizes, channels), sizes, strict=False)
+        ]
+        if self._net.tap == "pool5":
+            return torch.from_numpy(np.stack([m.mean(axis=(0, 1), dtype=np.float64) for m in maps]))
+        return self._fully_connected(maps, target)
+
+    def _check(self, sizes: Ints) -> None:
+        smallest = self._net.smallest_side()
+        for height, width in sizes[sizes.min(axis=1) < smallest].tolist():
+            ceil = self._net.profile.ceil_mode
+            raise MapTooSmallError(
+                height, width, (pool5_size(height, ceil), pool5_size(width, ceil))
+            )
+
+    def _convolve(self, layer: _Layer, source: _Arena, target: _Arena, sizes: Ints) -> Ints:
+        """Convolve all maps from one arena into the other; return their new sizes."""
+        outputs, ceil = len(layer.bias), self._net.profile.ceil_mode
+        after = (sizes + ceil) // 2 if layer.pool else sizes
+        begins = _begins(sizes, layer.channels), _begins(after, outputs)
+        maps = source.flat, target.room(int(begins[1][-1]))
+        jobs = iter(_jobs(sizes, _JOB_VALUES // (layer.channels + outputs), self._threads))
+        pool = layer.pool, ceil
+
+        def work(scratch: _Scratch) -> None:
+            for strips in jobs:  # whoever is free takes the next
+                widths = sizes[strips[:, 0], 1]
+                weights = layer.filters, layer.bias
+                if layer.side:
+                    windows = kernels.ROWS * int(widths.max())
+                    room = scratch.direct(windows, len(layer.filters), outputs)
+                    kernels.direct(maps, begins, sizes, strips, weights, layer.side, pool, room)
+                else:
+                    tiles = int(_tiles_across(widths).sum())
+                    planes = scratch.winograd(tiles, layer.channels, outputs)
+                    kernels.winograd(maps, begins, sizes, strips, weights, pool, planes)
+
+        for future in [self._pool.submit(work, scratch) for scratch in self._scratch]:
+            future.result()
+        return after
+
+    def _fully_connected(self, maps: Sequence[Floats], spare: _Arena) -> Tensor:
+        """Return (b, D) averages of fc6 or fc7 over all 7×7 windows of each (h, w, C) map."""
+        size = maps[0].shape[2] * WINDOW**2
+        table = spare.room(_FC_WINDOWS * size)[: _FC_WINDOWS * size].reshape(_FC_WINDOWS, size)
+        sums = np.zeros((len(maps), len(self._connected[-1].bias)))
+        for some in _together(maps, _FC_WINDOWS):
+            filled = 0
+            for number, top, columns in some:
+                rows = maps[number][top : top + WINDOW, columns.start : columns.stop + WINDOW - 1]
+                windows = np.lib.stride_tricks.sliding_window_view(rows, WINDOW, axis=1)
+                own = table[filled : filled + len(columns)]
+                own.reshape(len(columns), WINDOW, WINDOW, -1)[:] = windows.transpose(1, 0, 3, 2)
+                filled += len(columns)
+            x = table[:filled]
+            for layer in self._connected:
+                x = self._product(x, layer)
+            begins = np.cumsum([0, *(len(columns) for *_, columns in some)])[:-1]
+            np.add.at(sums, [n for n, *_ in some], np.add.reduceat(x, begins, dtype=np.float64))
+        counts = [(len(m) - WINDOW + 1) * (m.shape[1] - WINDOW + 1) for m in maps]
+        return torch.from_numpy(sums / np.array(counts)[:, None])
+
+    def _product(self, x: Floats, layer: _Connected) -> Floats:
+        """Return (r, K) of (r, L), each thread computing some of the columns."""
+        result = np.empty((len(x), len(layer.bias)), dtype=np.float32)
+
+        def work(columns: slice) -> None:
+            np.matmul(x, layer.weight[columns].T, out=result[:, columns])
+
+        edges = np.linspace(0, len(layer.bias), self._threads + 1, dtype=int).tolist()
+        columns = [slice(first, last) for first, last in pairwise(edges)]
+        for future in [self._pool.submit(work, some) for some in columns]:
+            future.result()
+        result += layer.bias
+        return np.maximum(result, 0, out=result) if layer.rectified else result
+
+
+class _Arena:
+    """One flat array of float32 that grows and is never given back."""
+
+    def __init__(self) -> None:
+        self.flat = np.empty(0, dtype=np.float32)
+
+    def room(self, count: int) -> Floats:
+        """Return the array, of at least `count` values; what was in it may be lost."""
+        if len(self.flat) < count:
+            self.flat = np.empty(0, dtype=np.float32)  # frees the old one first
+            self.flat = np.empty(count, dtype=np.float32)
+        return self.flat
+
+
+_Planes = tuple[Floats, Floats, Floats, Floats]
+
+
+class _Scratch:
+    """What one thread computes in."""
+
+    def __init__(self) -> None:
+        self._arenas = [_Arena() for _ in range(4)]
+
+    def winograd(self, tiles: int, channels: int, outputs: int) -> _Planes:
+        """Make room for `kernels.winograd`."""
+        before, after, small, rows = self._arenas
+        widest = max(kernels.BLOCK_VALUES, channels, outputs)
+        return (
+            _planes(before, tiles * channels),
+            _planes(after, tiles * outputs),
+            small.room((kernels.TILE + 1) * (kernels.ROWS * widest + 2 * channels)),
+            rows.room(kernels.ROWS**2 * widest),
+        )
+
+    def direct(self, windows: int, length: int, outputs: int) -> tuple[Floats, Floats]:
+        """Make room for `kernels.direct`."""
+        return self._arenas[0].room(windows * length), self._arenas[1].room(windows * outputs)
+
+
+def _planes(arena: _Arena, length: int) -> Floats:
+    stride = -(-length // 1024) * 1024 + kernels.STAGGER
+    return arena.room(kernels.PRODUCTS * stride)[: kernels.PRODUCTS * stride].reshape(-1, stride)
+
+
+def _prepared(net: DenseVgg, name: str, *, pool: bool) -> _Layer:
+    values = dict(net.convolutions[name].named_parameters())
+    weight = values["weight"].contiguous().numpy()
+    _, channels, side, _ = weight.shape
+    tiled = side == 3 and channels >= _FEWEST_CHANNELS
+    return _Layer(
+        filters=kernels.transformed_filter(weight) if tiled else kernels.unrolled_filter(weight),
+        bias=values["bias"].numpy(),
+        side=0 if tiled else side,
+        channels=channels,
+        pool=pool,
+    )
+
+
+def _begins(sizes: Ints, channels: int) -> Ints:
+    """Return (n + 1,) where each (n, 2) map begins in a flat array, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * channels)])
+
+
+def _tiles_across(widths: Ints) -> Ints:
+    return -(-widths // kernels.ROWS)
+
+
+def _jobs(sizes: Ints, most_tiles: int, threads: int) -> list[Ints]:
+    """Cut the strips of all maps into runs, (s, 2) each, of about equal numbers of tiles."""
+    strips = np.array(
+        [(n, s) for n, (h, _) in enumerate(sizes) for s in range(-(-h // kernels.ROWS))]
+    )
+    tiles = np.cumsum(_tiles_across(sizes[strips[:, 0], 1]))
+    count = threads * -(-int(tiles[-1]) // (threads * max(1, most_tiles)))
+    cuts = np.searchsorted(tiles, tiles[-1] * np.arange(1, count) / count)
+    return [run for run in np.split(strips, np.unique(cuts)) if len(run)]
+
+
+def _together(maps: Sequence[Floats], most: int) -> Iterator[list[tuple[int, int, range]]]:
+    """Group the windows of all maps, `most` at a time: map, row, columns."""
+    some: list[tuple[int, int, range]] = []
+    left = most
+    for number, m in enumerate(maps):
+        columns = m.shape[1] - WINDOW + 1
+        for top in range(len(m) - WINDOW + 1):
+            first = 0
+            while first < columns:
+                part = range(first, min(columns, first + left))
+                some.append((number, top, part))
+                first, left = part.stop, left - len(part)
+                if not left:
+                    yield some
+                    some, left = [], most
+    if some:
+        yield some
