@@ -12,7 +12,7 @@ from vggfeat.extract.images import Interpolation, rescale
 from vggfeat.extract.resample import rescale_on_device
 
 
-@pytest.mark.parametrize(("filter_", "most"), [("bilinear", 1), ("bicubic", 40)])
+@pytest.mark.parametrize(("filter_", "most"), [("bilinear", 1), ("bicubic", 4)])
 @pytest.mark.parametrize("size", [(90, 120), (500, 375), (300, 300)])
 @pytest.mark.parametrize("q", [224, 256, 384])
 def test_torch_differs_from_pillow_by_rounding_only(
@@ -23,7 +23,7 @@ def test_torch_differs_from_pillow_by_rounding_only(
     expected = rescale(Image.fromarray(image), q, filter_).astype(int)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= most
-    assert np.abs(found - expected).mean() < 0.2
+    assert np.abs(found - expected).mean() < 0.25
 
 
 def test_real_photos_differ_by_rounding_only(shared: Path) -> None:
@@ -33,7 +33,7 @@ def test_real_photos_differ_by_rounding_only(shared: Path) -> None:
         found = rescale_on_device(torch.from_numpy(np.asarray(image).copy()), 384, "bilinear")
         difference = np.abs(found.numpy().astype(int) - rescale(image, 384).astype(int))
         assert difference.max() <= 1
-        assert difference.mean() < 0.1
+        assert difference.mean() < 0.25
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:
