@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -195,11 +195,14 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         """End the process: at once if something went wrong, else when it has done its work."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
         if error is not None:
             self._process.kill()
+        with suppress(BrokenPipeError):  # closing tells it to end, unless it has
+            assert self._process.stdin is not None
+            self._process.stdin.close()
         self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
