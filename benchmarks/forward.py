@@ -275,6 +275,7 @@ def _complete(
     found = times[0 if row["scale"] == ALL else row["scale"]]
     name = row["engine"]
     row["precision"] = ENGINES[name].precision
+    row["rounds_seconds"] = found[name]  # so that a drift within the run can be seen
     row["seconds"] = median(found[name])
     row["gflops"] = work / row["seconds"]
     best = ceilings[row["precision"]]
