@@ -226,8 +226,8 @@ def in_turn(
 ) -> dict[str, list[dict[str, Any]]]:
     """Ask several processes the same in turn, after two rounds that do not count.
 
-    The first calls of a fresh process are slow, and not only the very first one: with VGG-16 at
-    Q = 256 the second took two to three times as long as the fourth, whatever the engine.
+    Not only the very first call of a process may be slow: in one run on a shared machine (VGG-16,
+    Q = 256, three engines) each one's second took two to three times as long as its fourth.
 
     Args:
         workers: By name.
