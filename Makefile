@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow check install clean
+.PHONY: demo test test-slow benchmarks check install clean
 
 demo: $(INSTALLED)  ## the whole main job on a small generated data set, offline
 	$(RUN)/vggfeat demo
@@ -14,6 +14,15 @@ test: check  ## style, types and the fast tests
 
 test-slow: $(INSTALLED)  ## the tests that take longer: full nets, kills, memory
 	$(RUN)/python -m pytest -m slow
+
+benchmarks: $(INSTALLED)  ## the figures of docs/performance.md, on a quiet machine
+	$(RUN)/python -m benchmarks.ceiling
+	$(RUN)/python -m benchmarks.forward
+	$(RUN)/python -m benchmarks.extract
+	$(RUN)/python -m benchmarks.svm
+	$(RUN)/python -m benchmarks.drift
+	$(RUN)/python -m benchmarks.growth
+	$(RUN)/python -m benchmarks.document
 
 check: $(INSTALLED)
 	$(RUN)/ruff check

@@ -1,94 +1,414 @@
-"""The dense forward pass against what a user would write: the ratio, measured in one run.
+"""The dense forward pass of every engine against what a user would write, in one run.
 
-    python benchmarks/forward.py --model vgg16 --scale 768
+    python -m benchmarks.forward --model vgg16 --scales 256,768 --repeat 3
 
-The naive form is torchvision's layers, channels first, one call for the image and one for
-its mirror. Both are checked against each other before they are timed, in turn, several times.
+Each engine has a process of its own; they take turns. One unit of work is one image and its mirror,
+375×500 pixels rescaled to each Q. All describe the same images with the same random weights (with
+torchvision's preprocessing, since timm knows no other), and are compared with the naive form in
+float64 (or as --reference says).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.ceiling import ceiling
+from benchmarks.common import (
+    Worker,
+    distance,
+    in_turn,
+    median,
+    ratios,
+    seconds,
+    serve,
+    tell,
+    write,
+)
 from vggfeat.extract.images import rescaled_size
-from vggfeat.nets.architectures import ARCHITECTURES
+from vggfeat.nets.architectures import ARCHITECTURES, architecture
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.nets.weights import find_weights
+from vggfeat.nets.weights import WeightProfile, find_weights
+
+WEIGHTS = "random:0", "torchvision"
+MODELS = [n for n, net in sorted(ARCHITECTURES.items()) if not (net.batch_norm or net.lrn)]
+IMAGE = 375, 500  # height and width, pixels; the usual size in VOC
+SCALES = (256, 384, 512, 640, 768)
+BASELINE = "naive"
+ALL = "all"  # in the place of a scale: the sum over all
+_REFERENCES = {"float64": "reference", "float32": BASELINE}
+_MOST_PIXELS = 2 << 20  # of a batch whose size is searched for, mirrors not counted
+
+Describe = Callable[[Tensor], Tensor]
+"""(b, H, W, 3) uint8 images of one size → (b, D) on the CPU, flip-averaged, un-normalised."""
 
 
-def naive_net(net: DenseVgg) -> nn.Sequential:
-    """Return the same layers as a plain sequence, channels first."""
-    layers: list[nn.Module] = []
-    for number, block in enumerate(net.architecture.blocks, 1):
-        for index in range(1, len(block) + 1):
-            layers += [net.convolutions[f"conv{number}_{index}"], nn.ReLU(inplace=True)]
-        layers.append(nn.MaxPool2d(2, ceil_mode=net.profile.ceil_mode))
-    layers += [net.convolutions["fc6"], nn.ReLU(inplace=True)]
-    layers += [net.convolutions["fc7"], nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers).to(memory_format=torch.contiguous_format)
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """One way to compute descriptors.
+
+    Attributes:
+        precision: Whose ceiling it is measured against.
+        build: From the name of a model and of a device to what describes images.
+        batches: Numbers of images in one call; the fastest is taken at each scale.
+        devices: Where it is worth measuring.
+    """
+
+    precision: str
+    build: Callable[[str, str], Describe]
+    batches: tuple[int, ...] = (1,)
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
-def seconds(call: Callable[[], Tensor]) -> float:
-    """Return the time of one call."""
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
+@dataclass(frozen=True)
+class _Plain:
+    """What everybody has: convolutions up to fc7 in their order, and the preprocessing."""
 
+    convolutions: Sequence[nn.Conv2d]
+    profile: WeightProfile
 
-@torch.inference_mode()
-def main() -> None:
-    """Measure and print one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="vgg16-thin", choices=sorted(ARCHITECTURES))
-    parser.add_argument("--scale", type=int, default=256)
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
-    architecture = ARCHITECTURES[options.model]
-    weights = find_weights(architecture, "random:0")
-    tensors = weights.load()
-    ours = DenseVgg(architecture, tensors, weights.profile)
-    plain = naive_net(DenseVgg(architecture, dict(tensors), weights.profile))
-    height, width = rescaled_size(375, 500, options.scale)
-    image = torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-    )
-
-    def naive() -> Tensor:
-        x = ours.normalised(image).contiguous()
-        sides: list[Tensor] = [plain(x).mean(dim=(2, 3)), plain(x.flip(3)).mean(dim=(2, 3))]
-        return torch.stack(sides).mean(dim=0)
-
-    def pair() -> Tensor:
-        described: Tensor = ours(torch.cat([image, image.flip(2)]))
-        return described.mean(dim=0, keepdim=True)
-
-    error = float((naive() - pair()).norm() / naive().norm())
-    if error > 1e-5:
-        message = f"the two disagree by {error}"
-        raise SystemExit(message)
-    times = [(seconds(naive), seconds(pair)) for _ in range(options.repeat)]
-    print(
-        json.dumps(
-            {
-                "model": options.model,
-                "scale": options.scale,
-                "relative error": error,
-                "naive s": round(float(np.median([a for a, _ in times])), 4),
-                "pair, channels last s": round(float(np.median([b for _, b in times])), 4),
-                "speed-up": round(float(np.median([a / b for a, b in times])), 3),
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
-                f"torch {torch.__version__}",
-            }
+    def pixels(self, image: Tensor, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Turn (b, H, W, 3) uint8 into (b, 3, H, W), channels first."""
+        assert self.profile.unit_range
+        x = (image.to(device).permute(0, 3, 1, 2).to(dtype) / 255).contiguous()
+        mean, std = (
+            torch.tensor(values, device=device, dtype=dtype).view(3, 1, 1)
+            for values in (self.profile.mean, self.profile.std)
         )
+        return (x - mean) / std
+
+
+def naive(model: str, device: str, dtype: torch.dtype = torch.float32) -> Describe:
+    """Torchvision's layers, channels first, one call for the image and one for its mirror."""
+    plain = _plain(model)
+    rest = iter(plain.convolutions)
+    layers: list[nn.Module] = []
+    for block in architecture(model).blocks:
+        for _ in block:
+            layers += [next(rest), nn.ReLU(inplace=True)]
+        layers.append(nn.MaxPool2d(2, ceil_mode=plain.profile.ceil_mode))
+    for convolution in rest:
+        layers += [convolution, nn.ReLU(inplace=True)]
+    net = nn.Sequential(*layers).to(device, dtype)
+    return _one_by_one(lambda image: plain.pixels(image, device, dtype), net)
+
+
+def timm_one(model: str, device: str) -> Describe:
+    """Timm's dense VGG in a plain loop."""
+    plain, net = _timm(model, device)
+    return _one_by_one(lambda image: plain.pixels(image, device), net)
+
+
+def timm_batched(model: str, device: str) -> Describe:
+    """Timm's dense VGG, images and mirrors in one batch."""
+    plain, net = _timm(model, device)
+
+    @torch.no_grad()
+    def describe(images: Tensor) -> Tensor:
+        x = plain.pixels(images, device)
+        return flip_averaged(net(torch.cat([x, x.flip(3)])).mean(dim=(2, 3)))
+
+    return describe
+
+
+def ours(model: str, device: str, dtype: torch.dtype = torch.float32) -> Describe:
+    """`DenseVgg` as the engine calls it: an image and its mirror in one batch."""
+    weights = find_weights(architecture(model), *WEIGHTS)
+    net = DenseVgg(architecture(model), weights.load(), weights.profile).to(device, dtype)
+
+    @torch.inference_mode()
+    def describe(images: Tensor) -> Tensor:
+        pixels = images.to(device)
+        return flip_averaged(net(torch.cat([pixels, pixels.flip(2)])))
+
+    return describe
+
+
+def _tf32(model: str, device: str) -> Describe:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    return ours(model, device)
+
+
+def _in(dtype: torch.dtype) -> Callable[[str, str], Describe]:
+    return lambda model, device: ours(model, device, dtype)
+
+
+MANY = (2, 4)
+
+# A new engine is one more line here.
+ENGINES = {
+    BASELINE: Engine(precision="float32", build=naive),
+    "timm batch 1": Engine(precision="float32", build=timm_one),
+    "timm best batch": Engine(precision="float32", build=timm_batched, batches=MANY),
+    "vggfeat float32": Engine(precision="float32", build=ours),
+    "vggfeat tf32": Engine(precision="tf32", build=_tf32, devices=("cuda",)),
+    "vggfeat bfloat16": Engine(precision="bfloat16", build=_in(torch.bfloat16)),
+    "vggfeat float16": Engine(precision="float16", build=_in(torch.float16), devices=("cuda",)),
+}
+_REFERENCE = Engine(precision="float64", build=lambda m, d: naive(m, d, torch.float64))
+
+
+def image_batch(q: int, count: int) -> Tensor:
+    """Return (count, H, W, 3) uint8 images with a shorter side of `q`; the first is always one."""
+    shape = (count, *rescaled_size(*IMAGE, q), 3)
+    pixels = np.random.default_rng(q).integers(0, 256, shape, dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def gflop(model: str, q: int) -> float:
+    """Return the GFLOP of one unit of work: an image and its mirror."""
+    height, width = rescaled_size(*IMAGE, q)
+    net = architecture(model)
+    return 4 * net.multiply_adds(height, width, ceil_mode=False) / 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is measured.
+
+    Attributes:
+        model: A name of `MODELS`.
+        scales: Shorter sides, pixels.
+        engines: Names of `ENGINES`; the baseline is always among them.
+        repeat: Rounds at each scale.
+        device: "cpu" or "cuda".
+        reference: What errors are measured against: the naive form in "float64" or "float32".
+        batches: Numbers of images in one call, in the place of each engine's own.
+    """
+
+    model: str
+    scales: Sequence[int]
+    engines: Sequence[str]
+    repeat: int
+    device: str = "cpu"
+    reference: str = "float64"
+    batches: Sequence[int] = ()
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Measure engines in turn, each in a process of its own.
+
+    Returns:
+        "rows", one for each scale and engine and for all scales together, and "series" to plot.
+    """
+    model, device, scales = run.model, run.device, run.scales
+    names = [name for name in ENGINES if name == BASELINE or name in run.engines]
+    names = [name for name in names if device in ENGINES[name].devices]
+    wanted = [*names, *{_REFERENCES[run.reference]} - set(names)]
+    ceilings = {p: ceiling(device, p) for p in sorted({ENGINES[n].precision for n in names})}
+    rows: list[dict[str, Any]] = []
+    times: _Times = {}
+    with ExitStack() as opened:
+        command = ["-m", "benchmarks.forward", "--model", model, "--device", device, "--serve"]
+        workers = {n: opened.enter_context(Worker([*command, n])) for n in wanted}
+        true = workers.pop("reference", None)
+        for q in scales:
+            question = {"q": q, "batches": list(run.batches)}
+            answers = in_turn(workers, question, run.repeat)
+            tell(
+                f"Q = {q}: " + ", ".join(f"{n} {a[0]['seconds']:.3f} s" for n, a in answers.items())
+            )
+            times[q] = {n: [a["seconds"] for a in found] for n, found in answers.items()}
+            expected = (true or workers[BASELINE]).ask({"q": q, "descriptor": True})["descriptor"]
+            for name, found in answers.items():
+                described = workers[name].ask({"q": q, "descriptor": True})["descriptor"]
+                rows.append(
+                    {
+                        "scale": q,
+                        "engine": name,
+                        "batch": found[0]["batch"],
+                        "rss_mb": max(a["rss_mb"] for a in found),
+                        **distance(torch.tensor([described]), torch.tensor([expected])),
+                    }
+                )
+    rows += _sums(rows, times)
+    work = {str(q): gflop(model, q) for q in scales} | {ALL: sum(gflop(model, q) for q in scales)}
+    for row in rows:
+        _complete(row, times, work[str(row["scale"])], ceilings)
+    return {
+        "model": model,
+        "device": device,
+        "image": "×".join(map(str, IMAGE)),
+        "repeat": run.repeat,
+        "scales": list(scales),
+        "reference": run.reference,
+        "ceilings_gflops": ceilings,
+        "rows": rows,
+        "series": [_series(model, scales, rows)],
+    }
+
+
+_Times = dict[int, dict[str, list[float]]]
+
+
+def _sums(rows: Sequence[Mapping[str, Any]], times: _Times) -> list[dict[str, Any]]:
+    """Return a row for all scales of every engine that could do all of them; add to `times`."""
+    whole = [n for n in times[min(times)] if all(n in found for found in times.values())]
+    own = {name: [row for row in rows if row["engine"] == name] for name in whole}
+    # rounds of the same number stand together
+    times[0] = {
+        name: [sum(turn) for turn in zip(*(times[q][name] for q in times), strict=True)]
+        for name in whole
+    }
+    return [
+        {
+            "scale": ALL,
+            "engine": name,
+            "batch": None,
+            **{key: max(row[key] for row in of) for key in ("rss_mb", "error", "one_minus_cos")},
+        }
+        for name, of in own.items()
+    ]
+
+
+def _complete(
+    row: dict[str, Any], times: _Times, work: float, ceilings: Mapping[str, float | None]
+) -> None:
+    found = times[0 if row["scale"] == ALL else row["scale"]]
+    name = row["engine"]
+    row["precision"] = ENGINES[name].precision
+    row["rounds_seconds"] = found[name]  # so that a drift within the run can be seen
+    row["seconds"] = median(found[name])
+    row["gflops"] = work / row["seconds"]
+    best = ceilings[row["precision"]]
+    row["share_of_ceiling"] = row["gflops"] / best if best else None
+    row["ratio"] = ratios(found, BASELINE)[name]
+
+
+def _series(model: str, scales: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    sizes = {q: rescaled_size(*IMAGE, q) for q in scales}
+    of = {(row["engine"], row["scale"]): row["seconds"] for row in rows}
+    names = [row["engine"] for row in rows if row["scale"] == ALL]
+    return {
+        "title": f"{model}: time for one image and its mirror",
+        "x_label": "pixels",
+        "y_label": "seconds",
+        "x": [sizes[q][0] * sizes[q][1] for q in scales],
+        "y": {name: [of[name, q] for q in scales] for name in names},
+    }
+
+
+def flip_averaged(described: Tensor) -> Tensor:
+    """Return the mean of the first half of the rows and the second, float64, on the CPU."""
+    half = described.double().cpu()
+    count = len(half) // 2
+    return (half[:count] + half[count:]) / 2
+
+
+def _one_by_one(pixels: Callable[[Tensor], Tensor], net: nn.Module) -> Describe:
+    @torch.no_grad()
+    def describe(images: Tensor) -> Tensor:
+        rows = []
+        for k in range(len(images)):
+            x = pixels(images[k : k + 1])
+            sides = [net(x).mean(dim=(2, 3)), net(x.flip(3)).mean(dim=(2, 3))]
+            rows.append(flip_averaged(torch.cat(sides)))
+        return torch.cat(rows)
+
+    return describe
+
+
+def _plain(model: str) -> _Plain:
+    net = architecture(model)
+    weights = find_weights(net, *WEIGHTS)
+    tensors = weights.load()
+    convolutions = []
+    for layer in net.layers():
+        if layer.name == "fc8":
+            continue
+        out, channels, kernel, _ = layer.shape
+        padding = kernel // 2 if layer.name.startswith("conv") else 0
+        with torch.device("meta"):
+            convolution = nn.Conv2d(channels, out, kernel, padding=padding)
+        convolution.weight = nn.Parameter(tensors[f"{layer.name}.weight"])
+        convolution.bias = nn.Parameter(tensors[f"{layer.name}.bias"])
+        convolutions.append(convolution)
+    return _Plain(convolutions, weights.profile)
+
+
+def _timm(model: str, device: str) -> tuple[_Plain, nn.Module]:
+    """Return timm's layers up to fc7, with our weights."""
+    import timm
+
+    plain = _plain(model)
+    theirs: Any = timm.create_model(model, pretrained=False).eval()
+    layers = [m for m in theirs.modules() if isinstance(m, nn.Conv2d)]
+    for layer, own in zip(layers, plain.convolutions, strict=True):
+        layer.load_state_dict(own.state_dict())
+    return plain, nn.Sequential(theirs.features, theirs.pre_logits).to(device)
+
+
+def _serve(model: str, device: str, name: str) -> None:
+    """Answer questions as one engine: how long, or what descriptor, at a scale."""
+    engine = _REFERENCE if name == "reference" else ENGINES[name]
+    describe: Describe | None = None
+    best: dict[tuple[int, ...], int] = {}
+
+    def answer(question: dict[str, Any]) -> dict[str, Any]:
+        nonlocal describe
+        if describe is None:  # here, so that a failure is told
+            describe = engine.build(model, device)
+        call, q = describe, question["q"]
+        if question.get("descriptor"):
+            return {"descriptor": call(image_batch(q, 1))[0].tolist()}
+        batches = tuple(question["batches"] or engine.batches)
+        if (q, *batches) not in best:
+            best[q, *batches] = _best_batch(call, q, batches)
+        batch = best[q, *batches]
+        images = image_batch(q, batch)
+        return {"seconds": seconds(lambda: call(images)) / batch, "batch": batch}
+
+    serve(answer)
+
+
+def _best_batch(describe: Describe, q: int, batches: Sequence[int]) -> int:
+    """Return the number of images for which one takes least time, within bounds of memory."""
+    height, width = rescaled_size(*IMAGE, q)
+    batches = [b for b in batches if b * height * width <= _MOST_PIXELS] or [min(batches)]
+    if len(batches) == 1:
+        return batches[0]
+    times = {}
+    for batch in batches:
+        images = image_batch(q, batch)
+        describe(images)
+        times[batch] = seconds(lambda images=images: describe(images)) / batch  # type: ignore[misc]
+    return min(times, key=times.__getitem__)
+
+
+def main() -> None:
+    """Measure, and write results/benchmarks/forward.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="vgg16", choices=MODELS)
+    parser.add_argument("--scales", default=",".join(map(str, SCALES)), metavar="Q,Q,…")
+    parser.add_argument("--engines", default=",".join(ENGINES), metavar="NAME,NAME,…")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--reference", choices=sorted(_REFERENCES), default="float64")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        _serve(options.model, options.device, options.serve)
+        return
+    names = options.engines.split(",")
+    if unknown := set(names) - set(ENGINES):
+        sys.exit(f"Unknown engines {sorted(unknown)}. Valid: {', '.join(ENGINES)}.")
+    run = Run(
+        model=options.model,
+        scales=[int(q) for q in options.scales.split(",")],
+        engines=names,
+        repeat=options.repeat,
+        device=options.device,
+        reference=options.reference,
     )
+    write("forward", measure(run))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from benchmarks import document
 from tests.conftest import photo
 from tests.test_cli import commands
 from vggfeat.cli import main
@@ -104,3 +105,21 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "pipelines/README.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_on_performance_says_what_the_committed_figures_say() -> None:
+    page = document.PAGE.read_text()
+    assert document.regenerate(page, document.load()) == page
+
+
+def test_everything_that_can_be_generated_is_on_the_page() -> None:
+    marked = re.findall(r"<!-- generated: (.+?) -->", document.PAGE.read_text())
+    assert set(marked) == {*document.TABLES, *document.NUMBERS}
+
+
+def test_every_benchmark_is_described_and_can_be_made() -> None:
+    page, targets = (ROOT / "benchmarks" / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for path in (ROOT / "benchmarks").glob("[a-z]*.py"):
+        if path.stem != "common":
+            assert f"`{path.stem}`" in page
+            assert path.stem == "gpu" or f"benchmarks.{path.stem}\n" in targets
