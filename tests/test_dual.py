@@ -103,7 +103,7 @@ def test_one_image_of_each_class_has_a_closed_form(loss: Loss) -> None:
         assert b[0] == pytest.approx(0, abs=1e-4)
 
 
-@given(st.integers(0, 10**6), st.floats(5, 12), st.integers(2, 12))
+@given(st.integers(0, 10**6), st.floats(5, 12), st.integers(5, 12))
 @settings(max_examples=15, deadline=None)
 def test_a_large_c_in_few_dimensions_converges(seed: int, power: float, size: int) -> None:
     """Nearly dependent free coordinates; equal images make them dependent altogether."""

@@ -34,9 +34,10 @@ _BLOCK = 256  # coordinates
 _SWEEPS = 10  # over a block before the other blocks hear of it
 _MOST_EPOCHS = 1_000
 _PERIOD = 16  # epochs from one polishing to the next, which costs about as much as all of them
-_STEPS = 3  # of Newton in each
-_DENSE = 2_048  # free coordinates at most, as their cube is the cost of a step
+_WORK = 4 * 10**9  # of Newton steps in each: the cubes of the numbers of free coordinates
+_LEAST = 64  # free coordinates; steps on fewer cost as much
 _SHIFT = 1e-6  # added to the diagonal, as a share of its mean: equal images make it singular
+_TINY = 1e-300  # against division by 0
 _TILE = 512  # images; a stretch of the outputs that stays in the fastest cache
 _FEWEST, _MOST = 5, 32  # columns that go together
 _LISTEN = 0.2  # seconds between calls of `check`
@@ -245,34 +246,40 @@ class _Problems:
         creeps; but there it soon knows which of them are free.
         """
         alpha, most, y = self.alpha[k], self.most[k], self.y[k]
-        for _ in range(_STEPS):
+        work = 0
+        while True:
             free = np.flatnonzero((alpha > 0) & (alpha < most))
-            if not 0 < len(free) <= _DENSE:
+            work += max(len(free), _LEAST) ** 3
+            if not len(free) or work > _WORK:
                 return
             curvature = _square(gram, free).astype(np.float64)
             shift = _SHIFT * np.trace(curvature) / len(free)
             curvature[np.diag_indices(len(free))] += self.ridge[k] + shift
-            gradient = self.outputs[k, free] - y[free] + self.ridge[k] * alpha[free] * y[free]
-            newton = np.linalg.solve(curvature, -gradient)
-            aim = alpha[free] + y[free] * newton
-            reached = np.clip(aim, 0, most)
-            move = y[free] * (reached - alpha[free])
-            # clipping may spoil the direction; the line to the clipped point stays in the box
-            slope = float(gradient @ move)
-            if slope >= 0:
-                return
-            share = min(1.0, -slope / float(move @ curvature @ move))
-            alpha[free] = reached if share == 1 else alpha[free] + share * y[free] * move
-            _spread(gram, free, share * move[None], self.outputs[k : k + 1])
-            if share < 1 or (reached == aim).all():
+            old, sign = alpha[free], y[free]
+            gradient = self.outputs[k, free] - sign + self.ridge[k] * old * sign
+            newton = sign * np.linalg.solve(curvature, -gradient)
+            room = np.where(newton < 0, old, most - old) / np.maximum(np.abs(newton), _TINY)
+            # all that would leave the box stop at its sides at once, if that is a descent ...
+            move = np.clip(old + newton, 0, most) - old
+            slope = float(gradient @ (sign * move))
+            bend = float((sign * move) @ curvature @ (sign * move))
+            if room.min() < 1 and -slope < bend:  # ... else the first one does
+                move = newton * room.min()
+            new = np.clip(old + move, 0, most)
+            if room.min() < 1:
+                first = room.argmin()
+                new[first] = 0 if newton[first] < 0 else most
+            alpha[free] = new
+            _spread(gram, free, (sign * (new - old))[None], self.outputs[k : k + 1])
+            if room.min() >= 1:
                 return
 
 
 @njit(cache=True, nogil=True)
 def _sweep(
     gram: Floats, outputs: Floats, alpha: Doubles, y: Doubles, most: Doubles, ridge: Doubles
-) -> Doubles:  # pragma: no cover  (compiled)
-    """Make coordinate descent inside a block: all (K, b), gram (b, b); returns alpha, changed."""
+) -> None:  # pragma: no cover  (compiled)
+    """Make coordinate descent inside a block, in place: outputs, alpha, y (K, b), gram (b, b)."""
     count = len(gram)
     for k in range(len(alpha)):
         own, new = outputs[k], alpha[k]
@@ -291,7 +298,6 @@ def _sweep(
                         own[j] += change * gram[i, j]
             if not moved:
                 break
-    return alpha
 
 
 @njit(cache=True, nogil=True)

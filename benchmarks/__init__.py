@@ -1,0 +1,1 @@
+"""Measurements of vggfeat; each module is one command, `python -m benchmarks.NAME`."""
