@@ -33,7 +33,7 @@ Loss = Literal["hinge", "squared_hinge"]
 _BLOCK = 256  # coordinates
 _SWEEPS = 10  # over a block before the other blocks hear of it
 _MOST_EPOCHS = 1_000
-_PERIOD = 16  # epochs from one polishing to the next, which costs about as much as all of them
+_PERIOD = 32  # epochs from one polishing to the next: what is left by then is ill-conditioned
 _WORK = 4 * 10**9  # of Newton steps in each: the cubes of the numbers of free coordinates
 _LEAST = 64  # free coordinates; steps on fewer cost as much
 _SHIFT = 1e-6  # added to the diagonal, as a share of its mean: equal images make it singular
@@ -152,7 +152,7 @@ def _descend(gram: Floats, whole: _Problems, effort: Effort, stop: Event) -> Non
             columns, part = columns[left], part.take(np.flatnonzero(left))
         if not len(columns) or stop.is_set():
             break
-        if epoch % _PERIOD == 0:  # whoever is left by now is ill-conditioned
+        if epoch % _PERIOD == 0:
             for k in range(len(columns)):
                 part.polish(gram, k)
         violation = part.violations().max(axis=0)
