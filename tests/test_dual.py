@@ -22,7 +22,7 @@ def problem(n: int, seed: int, *, size: int = 20, classes: int = 3) -> tuple[Dou
     x = np.maximum(hidden @ random.normal(size=(8, size)) + 2 * random.normal(size=(n, size)), 0)
     y = np.where(hidden @ random.normal(size=(8, classes)) > 1.5, 1.0, -1.0)
     y[0], y[1] = 1, -1
-    return x / np.linalg.norm(x, axis=1, keepdims=True), y
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9), y
 
 
 def solved(
