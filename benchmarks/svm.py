@@ -1,111 +1,204 @@
-"""The search for C against LinearSVC one fit after the other: the ratio, measured in one run.
+"""The search for C against one fit after the other: ratios, measured in one run.
 
-    python benchmarks/svm.py --loss hinge --baseline-classes 2
+    python -m benchmarks.svm
 
 The problem has the size of VOC 2007 with one full net: rectified unit descriptors, half of their
-values zero, about 7 % positives. Ours fits all classes and all C on one Gram matrix; LinearSVC (the
-same loss, in the dual, its own default tolerance) fits the first few classes over the whole grid.
-The two are compared by seconds per fit, and by the objectives that they reach.
+values zero, about 7 % positives, 20 classes, the default grid. Ours fits all classes and all C on
+one Gram matrix; LinearSVC (the same loss, in the dual, its own default tolerance) and, for the
+hinge, SVC on the same Gram matrix fit some classes over the whole grid. They are compared by
+seconds per fit, and by the objectives that they reach. Then a problem of the size of Caltech-256,
+and how the cost grows.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import resource
+import sys
 import time
 import warnings
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import sklearn
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
+from benchmarks import common
 from vggfeat.classify import dual
 from vggfeat.classify.svm import DEFAULT_GRID
 
+LOSSES: tuple[dual.Loss, ...] = ("squared_hinge", "hinge")
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 
-def problem(n: int, size: int, classes: int) -> tuple[dual.Floats, dual.Doubles]:
-    """Return (n, size) float32 unit rows and (n, classes) labels that they tell in part."""
+
+def problem(n: int, size: int, classes: int, *, share: float = 0.07) -> tuple[Any, dual.Doubles]:
+    """Return (n, size) float32 unit rows, and (n, classes) labels that they tell in part.
+
+    Args:
+        n: Images.
+        size: Dimensions.
+        classes: Columns.
+        share: Of positives in each class.
+    """
     random = np.random.default_rng(0)
-    hidden = random.standard_normal((n, 64))
-    x = np.maximum(
-        hidden @ random.standard_normal((64, size)) + 4 * random.standard_normal((n, size)), 0
-    )
+    hidden = random.standard_normal((n, 64), dtype=np.float32)
+    x = hidden @ random.standard_normal((64, size), dtype=np.float32)
+    for row in range(n):  # in place: a second matrix would be the peak of memory
+        x[row] = np.maximum(x[row] + 4 * random.standard_normal(size, dtype=np.float32), 0)
+        x[row] /= np.linalg.norm(x[row])
     wanted = hidden @ random.standard_normal((64, classes))
     wanted += 4 * random.standard_normal((n, classes))
-    labels = np.where(wanted > np.quantile(wanted, 0.93, axis=0), 1.0, -1.0)
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels
+    return x, np.where(wanted > np.quantile(wanted, 1 - share, axis=0), 1.0, -1.0)
 
 
-def objective(
-    x: dual.Floats, y: dual.Doubles, c: float, loss: dual.Loss, w: dual.Doubles, b: float
-) -> float:
+def objective(x: Any, y: dual.Doubles, c: float, loss: dual.Loss, w: Any, b: float) -> float:  # noqa: ANN401  (arrays)
     """Return ½‖w‖² + ½b² + C Σ loss, in float64."""
-    slack = np.maximum(0, 1 - y * (x.astype(np.float64) @ w + b))
+    slack = np.maximum(0, 1 - y * (x @ w + b))
     return float((w @ w + b * b) / 2 + c * (slack if loss == "hinge" else slack**2).sum())
 
 
+def search(
+    gram: dual.Floats,
+    y: dual.Doubles,
+    loss: dual.Loss,
+    grid: tuple[float, ...] = DEFAULT_GRID,
+    threads: int = 2,
+) -> dict[float, dual.Dual]:
+    """Solve all classes for each C, each from the one before."""
+    found: dict[float, dual.Dual] = {}
+    last = None
+    effort = dual.Effort(gap=1e-3, seed=0, threads=threads)
+    for c in grid:
+        last = found[c] = dual.solve(gram, (y, np.full(y.shape[1], c), loss), effort, start=last)
+    return found
+
+
+def seconds_of_search(*given: Any) -> float:  # noqa: ANN401  (those of `search`)
+    """Return the time of one search."""
+    begin = time.perf_counter()
+    search(*given)
+    return round(time.perf_counter() - begin, 3)
+
+
+def against_others(
+    x: dual.Floats, y: dual.Doubles, loss: dual.Loss, classes: int
+) -> dict[str, Any]:
+    """Return seconds per fit of ours and of scikit-learn's, and the objectives that ours reaches.
+
+    Args:
+        x: (n, D) descriptors.
+        y: (n, K) labels.
+        loss: Of all of them.
+        classes: The first few, which scikit-learn fits.
+    """
+    wide = x.astype(np.float64)
+    theirs: dict[tuple[int, float], tuple[Any, float]] = {}
+    ours: dict[float, dual.Dual] = {}
+    shared = dual.gram_matrix(x, exact=False)
+
+    def fit_ours() -> None:
+        ours.update(search(dual.gram_matrix(x, exact=False), y, loss))
+
+    def fit_linear() -> None:
+        for k in range(classes):
+            for c in DEFAULT_GRID:
+                svm = LinearSVC(C=c, loss=loss, dual=True, random_state=0).fit(wide, y[:, k])
+                theirs[k, c] = svm.coef_[0], float(svm.intercept_[0])
+
+    def fit_kernel() -> None:
+        for k in range(classes):
+            for c in DEFAULT_GRID:
+                SVC(C=c, kernel="precomputed").fit(shared, y[:, k])
+
+    calls: dict[str, Callable[[], object]] = {"ours": fit_ours, "LinearSVC": fit_linear}
+    if loss == "hinge":
+        calls["SVC(precomputed)"] = fit_kernel
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that LinearSVC has not converged is what ratios tell
+        seconds = {name: times[0] for name, times in common.alternate(calls, 1).items()}
+    ratios = []
+    for (k, c), (w, b) in theirs.items():
+        beta = ours[c].alpha[:, k] * y[:, k]
+        own = objective(wide, y[:, k], c, loss, beta @ wide, float(beta.sum()))
+        ratios.append(own / objective(wide, y[:, k], c, loss, w, b))
+    fits = {name: (y.shape[1] if name == "ours" else classes) * len(DEFAULT_GRID) for name in calls}
+    each = {name: seconds[name] / fits[name] for name in calls}
+    return {
+        "seconds, ours with its Gram matrix": {name: round(t, 2) for name, t in seconds.items()},
+        "fits": fits,
+        "speed-up per fit": {
+            name: round(each[name] / each["ours"], 1) for name in calls if name != "ours"
+        },
+        "largest gap": max(float(one.gap.max()) for one in ours.values()),
+        "objective, ours / LinearSVC's, largest": round(max(ratios), 6),
+    }
+
+
+def caltech256(n: int, size: int, classes: int) -> dict[str, Any]:
+    """Return seconds and peak RSS of one C on a large problem."""
+    x, y = problem(n, size, classes, share=1 / classes)
+    begin = time.perf_counter()
+    gram = dual.gram_matrix(x, exact=False)
+    figures: dict[str, Any] = {"Gram matrix s": round(time.perf_counter() - begin, 1)}
+    for loss in LOSSES:
+        begin = time.perf_counter()
+        gap = float(search(gram, y, loss, (1.0,))[1.0].gap.max())
+        figures[loss] = {"s": round(time.perf_counter() - begin, 1), "largest gap": gap}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    return {"problem": f"{n} × {size} × {classes}, C = 1", **figures, "peak RSS GB": peak / 1e9}
+
+
+def growth(x: dual.Floats, y: dual.Doubles) -> dict[str, Any]:
+    """Return seconds of the search, hinge, without the Gram matrix, one size changed at a time."""
+    gram, n, grid = dual.gram_matrix(x, exact=False), len(x), DEFAULT_GRID
+    return {
+        "images": {
+            m: seconds_of_search(gram[:m, :m].copy(), y[:m], "hinge") for m in (n // 4, n // 2, n)
+        },
+        "classes": {k: seconds_of_search(gram, y[:, :k], "hinge") for k in (5, 10, 20)},
+        "values of C": {
+            f"{len(grid[::step])}": seconds_of_search(gram, y, "hinge", grid[::step])
+            for step in (4, 2, 1)
+        },
+        "threads": {t: seconds_of_search(gram, y, "hinge", grid, t) for t in (1, 2)},
+    }
+
+
+def measure(*, images: int, size: int, baseline_classes: int, large: bool) -> dict[str, Any]:
+    """Return all figures.
+
+    Args:
+        images: Of the problem like VOC 2007, which has 20 classes.
+        size: Its dimensions.
+        baseline_classes: How many of them scikit-learn fits.
+        large: Whether the problem like Caltech-256 is solved too.
+    """
+    x, y = problem(images, size, 20)
+    for loss in LOSSES:
+        search(dual.gram_matrix(x[:300], exact=False), y[:300], loss)  # compiles
+    figures: dict[str, Any] = {"problem": f"{images} × {size}, 20 classes, {len(DEFAULT_GRID)} C"}
+    figures |= {loss: against_others(x, y, loss, baseline_classes) for loss in LOSSES}
+    figures["growth, s"] = growth(x, y)
+    if large:
+        figures["like Caltech-256"] = caltech256(15_360, 12_288, 257)
+    return figures
+
+
 def main() -> None:
-    """Measure and print one line of JSON."""
+    """Measure, and write results/benchmarks/svm.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5011)
     parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--baseline-classes", type=int, default=2)
-    parser.add_argument("--loss", choices=["hinge", "squared_hinge"], default="squared_hinge")
-    parser.add_argument("--gap", type=float, default=1e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--baseline-classes", type=int, default=1)
+    parser.add_argument("--no-large", action="store_true", help="leave out what needs 3 GB")
     options = parser.parse_args()
-    loss: Literal["hinge", "squared_hinge"] = options.loss
-    x, y = problem(options.images, options.size, options.classes)
-    effort = dual.Effort(gap=options.gap, seed=0, threads=options.threads)
-    small = dual.gram_matrix(x[:200], exact=False)
-    dual.solve(small, (y[:200], np.ones(options.classes), loss), effort)  # compiles
-
-    begin = time.perf_counter()
-    gram = dual.gram_matrix(x, exact=False)
-    gram_seconds = time.perf_counter() - begin
-    found, ours = None, {}
-    for c in DEFAULT_GRID:
-        found = dual.solve(gram, (y, np.full(options.classes, c), loss), effort, start=found)
-        beta = found.alpha * y
-        ours[c] = (beta.T @ x, beta.sum(axis=0), float(found.gap.max()))
-    our_seconds = time.perf_counter() - begin
-
-    ratios, begin, wide = [], time.perf_counter(), x.astype(np.float64)
-    theirs = {}
-    for k in range(options.baseline_classes):
-        for c in DEFAULT_GRID:
-            svm = LinearSVC(C=c, loss=loss, dual=True, random_state=0)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                svm.fit(wide, y[:, k] > 0)
-            theirs[k, c] = svm.coef_[0], float(svm.intercept_[0])
-    their_seconds = time.perf_counter() - begin
-    for (k, c), (w, b) in theirs.items():
-        own = objective(x, y[:, k], c, loss, ours[c][0][k], float(ours[c][1][k]))
-        ratios.append(own / objective(x, y[:, k], c, loss, w, b))
-    fits = options.classes * len(DEFAULT_GRID)
-    print(
-        json.dumps(
-            {
-                "problem": f"{options.images} × {options.size}, {options.classes} classes, "
-                f"{len(DEFAULT_GRID)} C, {loss}",
-                "Gram matrix s": round(gram_seconds, 3),
-                "ours s": round(our_seconds, 3),
-                "fits": fits,
-                "largest gap": max(gap for *_, gap in ours.values()),
-                "LinearSVC s": round(their_seconds, 3),
-                "LinearSVC fits": len(theirs),
-                "speed-up per fit": round((their_seconds / len(theirs)) / (our_seconds / fits), 2),
-                "objective, ours / LinearSVC's, largest": round(max(ratios), 6),
-                "machine": f"{platform.machine()}, {options.threads} threads, "
-                f"scikit-learn {sklearn.__version__}",
-            },
-            ensure_ascii=False,
-        )
+    figures = measure(
+        images=options.images,
+        size=options.size,
+        baseline_classes=options.baseline_classes,
+        large=not options.no_large,
     )
+    print(common.write("svm", figures))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify.dual import Dual, Effort, Loss, gram_matrix, needs_exact, solve
@@ -21,7 +22,7 @@ def problem(n: int, seed: int, *, size: int = 20, classes: int = 3) -> tuple[Dou
     x = np.maximum(hidden @ random.normal(size=(8, size)) + 2 * random.normal(size=(n, size)), 0)
     y = np.where(hidden @ random.normal(size=(8, classes)) > 1.5, 1.0, -1.0)
     y[0], y[1] = 1, -1
-    return x / np.linalg.norm(x, axis=1, keepdims=True), y
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9), y
 
 
 def solved(
@@ -100,6 +101,51 @@ def test_one_image_of_each_class_has_a_closed_form(loss: Loss) -> None:
         a = min(1.0, c) if loss == "hinge" else 2 * c / (1 + 2 * c)
         assert w[0] == pytest.approx([a, -a], abs=1e-4)
         assert b[0] == pytest.approx(0, abs=1e-4)
+
+
+@given(st.integers(0, 10**6), st.floats(5, 12), st.integers(5, 12))
+@settings(max_examples=15, deadline=None)
+def test_a_large_c_in_few_dimensions_converges(seed: int, power: float, size: int) -> None:
+    """Nearly dependent free coordinates; equal images make them dependent altogether."""
+    x, y = problem(200, seed, size=size, classes=2)
+    x[100:150], y[100:150] = x[:50], y[:50]
+    c = 2.0**power
+    found = solved(x, y, c, "hinge", gap=1e-5)
+    assert found.gap.max() <= 1e-5
+    w, b = weights(x, y, found)
+    for k in range(2):
+        primal = primal_of(x, y[:, k], c, "hinge", w[k], b[k])
+        lower = dual_of(y[:, k], c, "hinge", w[k], b[k], found.alpha[:, k])
+        assert (primal - lower) / primal <= 1.1e-5
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("c", [0.5, 32.0])
+def test_average_precision_is_that_of_liblinear(loss: Loss, c: float) -> None:
+    x, y = problem(600, 7)
+    train, test = slice(0, 300), slice(300, 600)
+    w, b = weights(x[train], y[train], solved(x[train], y[train], c, loss, gap=1e-6))
+    for k in range(y.shape[1]):
+        theirs = LinearSVC(C=c, loss=loss, dual=True, tol=1e-8, max_iter=10**6, random_state=0)
+        theirs.fit(x[train], y[train, k] > 0)
+        ours, other = (
+            average_precision_score(y[test, k] > 0, scores)
+            for scores in (x[test] @ w[k] + b[k], theirs.decision_function(x[test]))
+        )
+        assert ours == pytest.approx(other, abs=1e-3)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_outputs_do_not_drift_from_their_dual_variables(loss: Loss) -> None:
+    """They are brought up to date in steps, through all C, and the gap is read from them."""
+    x, y = problem(300, 8)
+    gram = gram_matrix(x, exact=False)
+    found = None
+    for c in 2.0 ** np.arange(-4, 8):
+        effort = Effort(gap=1e-3, seed=0, threads=2)
+        found = solve(gram, (y, np.full(3, c), loss), effort, start=found)
+        anew = gram.astype(np.float64) @ (found.alpha * y)
+        assert found.outputs == pytest.approx(anew, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

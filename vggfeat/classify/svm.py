@@ -207,8 +207,8 @@ def fit(
 class _Found:
     """L fitted SVMs, in the order of the learnable classes."""
 
-    coef: npt.NDArray[np.float64]  # (L, D)
-    intercept: npt.NDArray[np.float64]  # (L,)
+    coef: Floats  # (L, D)
+    intercept: Floats  # (L,)
     not_converged: int
     gap: float
 
@@ -260,7 +260,7 @@ class _SharedGram:
             check=lambda: check(0),
         )
         check(len(self.learnable))
-        beta = found.alpha * self._y
+        beta = (found.alpha * self._y).astype(self._gram.dtype)  # as fine as what it comes from
         return _Found(
             coef=beta.T @ self._x,
             intercept=beta.sum(axis=0),
