@@ -6,22 +6,27 @@ import hashlib
 import importlib
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vggfeat.errors import MapTooSmallError, VggfeatError
 from vggfeat.nets.architectures import WINDOW, pool5_size
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.publish import publish_new
+
+if TYPE_CHECKING:
+    import openvino
 
 SCHEME = 1  # raised whenever the same net and images would be turned into other integers
 _LIBRARY = "openvino"
@@ -219,7 +224,7 @@ class Int8Vgg:
                 f"This is {library}, which may round differently.",
                 "Install that version, or calibrate and extract again.",
             )
-        channels = {name: (c.in_channels,) for name, c in net.convolutions.items()}
+        channels = {name: (_parts(c)[0].shape[1],) for name, c in net.convolutions.items()}
         fits = channels == {name: tuple(mean.shape) for name, mean in calibration.means.items()}
         fits = fits and set(channels) == set(calibration.peaks)
         if not fits or calibration.net != _net_digest(net):
@@ -268,7 +273,7 @@ class _Graph:
         self._op = _import("openvino.opset13")
         self._last = list(net.convolutions)[-1]
 
-    def model(self) -> Any:
+    def model(self) -> openvino.Model:
         """Return the whole: (b, H + 2, W + 2, 3) uint8 in, (b, D) float32 out."""
         op, net = self._op, self._net
         images = op.parameter([-1, -1, -1, 3], self._openvino.Type.u8)
@@ -285,11 +290,12 @@ class _Graph:
         x = op.reduce_mean(x, self._constant([2, 3]), False)
         return self._openvino.Model([x], [images], "vgg")
 
-    def _layer(self, name: str, x: Any) -> Any:
+    def _layer(self, name: str, x: openvino.Output) -> openvino.Output:
         """Return convolution, bias, ReLU, and the rounding to 8 bits unless it is the last."""
         op = self._op
         weight, scale, bias = _integers(self._net, self._calibration, name)
-        padding = 0 if name == "conv1_1" else int(self._net.convolutions[name].padding[0])
+        inner = name.startswith("conv") and name != "conv1_1"  # whose pixels come framed
+        padding = weight.shape[-1] // 2 if inner else 0
         weight = op.multiply(op.convert(self._constant(weight), "f32"), self._constant(scale))
         frame = [padding, padding]
         x = op.convolution(x, weight, [1, 1], frame, frame, [1, 1])
@@ -303,18 +309,18 @@ class _Graph:
             return x
         return self._rounded(x, self._calibration.peaks[name], _ACTIVATION_LEVELS)
 
-    def _rounded(self, x: Any, peak: float, levels: int) -> Any:
+    def _rounded(self, x: openvino.Output, peak: float, levels: int) -> openvino.Output:
         """Return x on `levels` steps from 0 to `peak`; a layer that is always 0 needs no range."""
         low, high = (self._constant(np.float32(value)) for value in (0, peak or 1))
         return self._op.fake_quantize(x, low, high, low, high, levels + 1)
 
-    def _constant(self, values: Any) -> Any:
+    def _constant(self, values: npt.ArrayLike) -> openvino.Node:
         return self._op.constant(np.asarray(values))
 
 
 def _integers(
     net: DenseVgg, calibration: Calibration, name: str
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return a layer's weight in integers, its scales, and the bias that makes up for rounding.
 
     With w the weights, v the rounded ones and E[x] the mean input, both summed over the window,
@@ -324,8 +330,7 @@ def _integers(
     Returns:
         (out, in, k, k) int8; (out, 1, 1, 1) float32; (1, out, 1, 1) float32.
     """
-    convolution = net.convolutions[name]
-    weight, bias = convolution.weight.double(), convolution.bias.double()
+    weight, bias = (part.double() for part in _parts(net.convolutions[name]))
     mean = calibration.means[name].double()
     shift = torch.zeros_like(mean)
     if name == "conv1_1":
@@ -349,7 +354,7 @@ def _pixel_statistics(net: DenseVgg) -> tuple[Tensor, Tensor]:
     return torch.tensor(net.profile.mean).double() * factor, net.std.flatten().double() * factor
 
 
-def _compiled(model: Any, threads: int) -> Any:
+def _compiled(model: openvino.Model, threads: int) -> openvino.InferRequest:
     """Return what runs a model in a bounded amount of memory, and the same way everywhere."""
     core = _import("openvino").Core()
     settings = {
@@ -381,7 +386,7 @@ def _library() -> str:
         raise _not_installed() from error
 
 
-def _import(name: str) -> Any:
+def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -412,15 +417,17 @@ def _net_digest(net: DenseVgg) -> str:
     """Return the SHA-256 of all that the integers are computed from, calibration left out."""
     about = (net.architecture.name, net.tap, net.profile)
     digest = hashlib.sha256(repr(about).encode())
-    for part in _parts(net):
-        digest.update(np.ascontiguousarray(part.detach().float().cpu().numpy()))
+    for convolution in net.convolutions.values():
+        for part in _parts(convolution):
+            digest.update(part.float().contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def _parts(net: DenseVgg) -> Iterator[Tensor]:
-    for convolution in net.convolutions.values():
-        yield convolution.weight
-        yield convolution.bias
+def _parts(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return weight and bias."""
+    layer = cast(nn.Conv2d, convolution)
+    assert layer.bias is not None
+    return layer.weight.detach(), layer.bias.detach()
 
 
 class _Digest:
@@ -436,7 +443,7 @@ class _Digest:
             raise ValueError(message)
         self.count += 1
         self._digest.update(f"{tuple(image.shape)}".encode())
-        self._digest.update(np.ascontiguousarray(image.cpu().numpy()))
+        self._digest.update(image.contiguous().numpy().data)
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
