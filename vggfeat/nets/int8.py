@@ -34,6 +34,7 @@ _WEIGHT_LEVELS = 127  # symmetric, so that zero is exact
 _ACTIVATION_LEVELS = 255  # all of them positive behind a ReLU
 _PIXEL_LEVELS = 255
 _CACHED_SHAPES = 256  # kernels that are kept, over all layers; OpenVINO's own limit is 5,000
+_AT_ONCE = 256  # output channels whose weights are in float64
 _METADATA = ("scheme", "library", "net", "pixels")
 
 
@@ -330,22 +331,23 @@ def _integers(
     Returns:
         (out, in, k, k) int8; (out, 1, 1, 1) float32; (1, out, 1, 1) float32.
     """
-    weight, bias = (part.double() for part in _parts(net.convolutions[name]))
+    weight, bias = _parts(net.convolutions[name])
     mean = calibration.means[name].double()
-    shift = torch.zeros_like(mean)
+    shift, std = torch.zeros_like(mean), torch.ones_like(mean)
     if name == "conv1_1":
         shift, std = _pixel_statistics(net)
-        weight, mean = weight / std.view(1, 3, 1, 1), mean - shift
-    scale = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / _WEIGHT_LEVELS
-    scale = torch.where(scale > 0, scale, 1.0).float()
-    integers = (weight / scale).round().clamp(-_WEIGHT_LEVELS, _WEIGHT_LEVELS)
-    rounded = (integers * scale.double()).sum(dim=(2, 3))
-    bias = bias + (weight.sum(dim=(2, 3)) - rounded) @ mean - rounded @ shift
-    return (
-        integers.to(torch.int8).contiguous().numpy(),
-        scale.numpy(),
-        bias.float().view(1, -1, 1, 1).numpy(),
-    )
+        mean = mean - shift
+    parts = []
+    for some, biases in zip(weight.split(_AT_ONCE), bias.split(_AT_ONCE), strict=True):
+        w = some.double() / std.view(1, -1, 1, 1)
+        scale = w.abs().amax(dim=(1, 2, 3), keepdim=True) / _WEIGHT_LEVELS
+        scale = torch.where(scale > 0, scale, 1.0).float()
+        integers = (w / scale).round().clamp(-_WEIGHT_LEVELS, _WEIGHT_LEVELS)
+        v = (integers * scale.double()).sum(dim=(2, 3))
+        corrected = biases.double() + (w.sum(dim=(2, 3)) - v) @ mean - v @ shift
+        parts.append((integers.to(torch.int8).contiguous(), scale, corrected.float()))
+    whole, scales, biases = (torch.cat(part) for part in zip(*parts, strict=True))
+    return whole.numpy(), scales.numpy(), biases.view(1, -1, 1, 1).numpy()
 
 
 def _pixel_statistics(net: DenseVgg) -> tuple[Tensor, Tensor]:
