@@ -338,7 +338,7 @@ def _integers(
         shift, std = _pixel_statistics(net)
         mean = mean - shift
     parts = []
-    for some, biases in zip(weight.split(_AT_ONCE), bias.split(_AT_ONCE), strict=True):
+    for some, biases in zip(*(torch.split(part, _AT_ONCE) for part in (weight, bias)), strict=True):
         w = some.double() / std.view(1, -1, 1, 1)
         scale = w.abs().amax(dim=(1, 2, 3), keepdim=True) / _WEIGHT_LEVELS
         scale = torch.where(scale > 0, scale, 1.0).float()
