@@ -45,6 +45,7 @@ OUTSIDE = {  # package → the only places that may import it
     "torch": {"nets", "extract", "planning", "doctor"},
     "h5py": {"store", "nets"},
     "scipy": {"nets"},
+    "openvino": {"nets"},
     "requests": {"fetch"},
     "defusedxml": {"data"},
     "sklearn": {"classify"},
