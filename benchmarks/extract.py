@@ -17,7 +17,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,7 +26,8 @@ import torch
 
 from benchmarks.common import DATA, EngineError, Worker, median, seconds, serve, skip, tell, write
 from vggfeat import experiment
-from vggfeat.nets.vgg import DenseVgg
+from vggfeat.extract.allocator import memory_kept
+from vggfeat.extract.engine import FORMS
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 
@@ -84,8 +85,9 @@ def loss(values: Mapping[str, Any], device: str, repeat: int) -> dict[str, Any]:
 
     @torch.inference_mode()
     def bare() -> None:
-        for net, args, options, _ in batches:
-            net(*args, **options)
+        with memory_kept():
+            for form, args, options, _ in batches:
+                form(*args, **options)
 
     seconds(bare)
     found: dict[str, list[float]] = {"whole": [], "start": [], "bare": []}
@@ -118,14 +120,19 @@ _Call = tuple[Callable[..., object], tuple[object, ...], dict[str, object], floa
 def _calls(keep: int | None = None) -> Iterator[list[_Call]]:
     """Yield a list that gets the calls of every net meanwhile: net, arguments, time of the call."""
     found: list[_Call] = []
-    original = DenseVgg.__call__
 
-    def call(net: DenseVgg, *args: object, **options: object) -> object:
-        if keep is None or len(found) < keep:
-            found.append((net, args, options, time.perf_counter()))
-        return original(net, *args, **options)
+    def recording(original: Callable[..., object]) -> Callable[..., object]:
+        def call(form: Callable[..., object], *args: object, **options: object) -> object:
+            if keep is None or len(found) < keep:
+                found.append((form, args, options, time.perf_counter()))
+            return original(form, *args, **options)
 
-    with mock.patch.object(DenseVgg, "__call__", call):
+        return call
+
+    with ExitStack() as patched:
+        for form in FORMS:
+            patch = mock.patch.object(form, "__call__", recording(form.__call__))
+            patched.enter_context(patch)
         yield found
 
 

@@ -33,8 +33,12 @@ from benchmarks.common import (
     tell,
     write,
 )
+from vggfeat.extract.allocator import memory_kept
+from vggfeat.extract.engine import Precision, form_of
 from vggfeat.extract.images import rescaled_size
 from vggfeat.nets.architectures import ARCHITECTURES, architecture
+from vggfeat.nets.canvas import CanvasVgg
+from vggfeat.nets.int8 import calibrate
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.weights import WeightProfile, find_weights
 
@@ -45,6 +49,7 @@ SCALES = (256, 384, 512, 640, 768)
 BASELINE = "naive"
 ALL = "all"  # in the place of a scale: the sum over all
 _REFERENCES = {"float64": "reference", "float32": BASELINE}
+_TOGETHER = 1 << 20  # pixels of one forward pass, as `vggfeat extract` plans it
 _MOST_PIXELS = 2 << 20  # of a batch whose size is searched for, mirrors not counted
 
 Describe = Callable[[Tensor], Tensor]
@@ -119,39 +124,51 @@ def timm_batched(model: str, device: str) -> Describe:
     return describe
 
 
-def ours(model: str, device: str, dtype: torch.dtype = torch.float32) -> Describe:
-    """`DenseVgg` as the engine calls it: an image and its mirror in one batch."""
-    weights = find_weights(architecture(model), *WEIGHTS)
-    net = DenseVgg(architecture(model), weights.load(), weights.profile).to(device, dtype)
+def ours(precision: Precision) -> Callable[[str, str], Describe]:
+    """Return what builds the form of the net that `vggfeat extract` would use."""
 
-    @torch.inference_mode()
-    def describe(images: Tensor) -> Tensor:
-        pixels = images.to(device)
-        return flip_averaged(net(torch.cat([pixels, pixels.flip(2)])))
+    def build(model: str, device: str) -> Describe:
+        weights = find_weights(architecture(model), *WEIGHTS)
+        net = DenseVgg(architecture(model), weights.load(), weights.profile).to(device)
+        calibration = None
+        if precision == "int8":
+            calibration = calibrate(net, [image_batch(q, 1) for q in SCALES])
+        form = form_of(
+            net,
+            precision,
+            calibration=calibration,
+            threads=torch.get_num_threads(),
+            batch_pixels=_TOGETHER,
+        )
 
+        def describe(images: Tensor) -> Tensor:
+            size = images.shape[1], images.shape[2]
+            return form(list(images), size, mirror=True).double().cpu()
+
+        return kept(describe) if isinstance(form, CanvasVgg) else describe
+
+    return build
+
+
+def kept(describe: Describe) -> Describe:
+    """Describe with the allocator's settings of `extract`, which stay for the process."""
+    memory_kept().__enter__()
     return describe
 
 
-def _tf32(model: str, device: str) -> Describe:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    return ours(model, device)
-
-
-def _in(dtype: torch.dtype) -> Callable[[str, str], Describe]:
-    return lambda model, device: ours(model, device, dtype)
-
-
 MANY = (2, 4)
+ONE_OR_MANY = (1, 4)
 
 # A new engine is one more line here.
 ENGINES = {
     BASELINE: Engine(precision="float32", build=naive),
     "timm batch 1": Engine(precision="float32", build=timm_one),
     "timm best batch": Engine(precision="float32", build=timm_batched, batches=MANY),
-    "vggfeat float32": Engine(precision="float32", build=ours),
-    "vggfeat tf32": Engine(precision="tf32", build=_tf32, devices=("cuda",)),
-    "vggfeat bfloat16": Engine(precision="bfloat16", build=_in(torch.bfloat16)),
-    "vggfeat float16": Engine(precision="float16", build=_in(torch.float16), devices=("cuda",)),
+    "vggfeat float32": Engine(precision="float32", build=ours("float32"), batches=ONE_OR_MANY),
+    "vggfeat tf32": Engine(precision="tf32", build=ours("tf32"), devices=("cuda",)),
+    "vggfeat bfloat16": Engine(precision="bfloat16", build=ours("bfloat16"), batches=ONE_OR_MANY),
+    "vggfeat float16": Engine(precision="float16", build=ours("float16"), devices=("cuda",)),
+    "vggfeat int8": Engine(precision="int8", build=ours("int8"), devices=("cpu",)),
 }
 _REFERENCE = Engine(precision="float64", build=lambda m, d: naive(m, d, torch.float64))
 

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vggfeat.nets.canvas import CanvasVgg
-from vggfeat.nets.ragged import RaggedVgg
+from vggfeat.extract.engine import FORMS
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +89,8 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         monkeypatch.setattr(form, "__call__", counting)
 
-    count(RaggedVgg)
-    count(CanvasVgg)
+    for form in FORMS:
+        count(form)
     return counted
 
 

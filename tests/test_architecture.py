@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 OUTSIDE = {  # package → the only places that may import it
-    "torch": {"nets", "extract", "planning", "doctor"},
+    "torch": {"nets", "extract", "planning", "experiment", "doctor"},
     "h5py": {"store", "nets"},
     "scipy": {"nets"},
     "openvino": {"nets"},

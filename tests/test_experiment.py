@@ -490,3 +490,21 @@ def test_the_plan_fixes_the_threads(tiny_voc: Path, machine: Machine) -> None:
     [path] = extract(recipe(tiny_voc, limit=1), machine, Watch())
     plan = json.loads(path.with_name("plan.json").read_text())
     assert plan["execution"]["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_lower_precision_is_another_store_with_nearly_the_same_rows(
+    tiny_voc: Path, machine: Machine, precision: str
+) -> None:
+    if precision == "int8":
+        pytest.importorskip("openvino", reason='pip install "vggfeat[int8]"')
+    exact, reduced = (
+        extract(recipe(tiny_voc, precision=p), machine, Watch())[0] for p in ("float32", precision)
+    )
+    assert exact.parent != reduced.parent
+    with DescriptorStore.open(exact) as one, DescriptorStore.open(reduced) as other:
+        a, b = one.read(one.ids), other.read(one.ids)
+    cosine = (a.descriptors * b.descriptors).sum(axis=2)
+    assert 1e-9 < (1 - cosine).max() < 1e-3
+    again = extract(recipe(tiny_voc, precision=precision), machine, Watch())
+    assert again == [reduced]

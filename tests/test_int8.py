@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import itertools
 import platform
 from dataclasses import replace
@@ -32,7 +31,7 @@ def _installed(request: pytest.FixtureRequest) -> None:
         return
     pytest.importorskip("openvino", reason='pip install "vggfeat[int8]"')
     try:
-        int8._library()
+        int8.library()
     except Int8Unavailable as error:
         pytest.skip(str(error))
 
@@ -68,7 +67,7 @@ def drift(a: Tensor, b: Tensor) -> float:
 def test_it_is_near_the_float_net(profile: str, tap: Tap) -> None:
     net = thin(profile=profile, tap=tap)
     expected = net(IMAGES)
-    described = Int8Vgg(net, calibrate(net, CALIBRATION), 2)(IMAGES)
+    described = Int8Vgg(net, calibrate(net, CALIBRATION), 2).averages(IMAGES)
     assert described.dtype == torch.float32
     assert described.shape == expected.shape
     assert drift(described, expected) < BOUND
@@ -78,7 +77,7 @@ def test_it_is_near_the_float_net(profile: str, tap: Tap) -> None:
 @pytest.mark.parametrize("name", ["vgg11-lrn-thin", "vgg16c-thin", "vgg13-bn-thin", "vgg19-thin"])
 def test_every_kind_of_layer_is_near_the_float_net(name: str) -> None:
     net = thin(name)
-    assert drift(Int8Vgg(net, calibrate(net, CALIBRATION), 2)(IMAGES), net(IMAGES)) < BOUND
+    assert drift(Int8Vgg(net, calibrate(net, CALIBRATION), 2).averages(IMAGES), net(IMAGES)) < BOUND
 
 
 def test_real_images_differ_far_more_than_the_two_nets_do(shared: Path) -> None:
@@ -91,7 +90,7 @@ def test_real_images_differ_far_more_than_the_two_nets_do(shared: Path) -> None:
     net = thin()
     expected = torch.cat([net(image) for image in images[12:]])
     engine = Int8Vgg(net, calibrate(net, images[:12]), 2)
-    described = torch.cat([engine(image) for image in images[12:]])
+    described = torch.cat([engine.averages(image) for image in images[12:]])
     apart = min(drift(a[None], b[None]) for a, b in itertools.pairwise(expected))
     assert drift(described, expected) < BOUND
     assert 10 * drift(described, expected) < apart
@@ -102,30 +101,34 @@ def test_the_mean_input_corrects_the_biases() -> None:
     calibration = calibrate(net, CALIBRATION)
     mean = dict.fromkeys(("conv1_1",), torch.tensor(net.profile.mean))
     none = {name: torch.zeros_like(value) for name, value in calibration.means.items()} | mean
-    without = Int8Vgg(net, replace(calibration, means=none), 2)(IMAGES)
+    without = Int8Vgg(net, replace(calibration, means=none), 2).averages(IMAGES)
     expected = net(IMAGES)
-    assert drift(Int8Vgg(net, calibration, 2)(IMAGES), expected) < drift(without, expected)
+    assert drift(Int8Vgg(net, calibration, 2).averages(IMAGES), expected) < drift(without, expected)
 
 
 def test_neither_batch_nor_threads_nor_earlier_sizes_change_a_bit() -> None:
     net = thin()
     calibration = calibrate(net, CALIBRATION)
     engine = Int8Vgg(net, calibration, 2)
-    together = engine(IMAGES)
+    together = engine.averages(IMAGES)
     kept = together.clone()
-    engine(CALIBRATION[0])
-    alone = torch.cat([engine(image[None]) for image in IMAGES])
+    engine.averages(CALIBRATION[0])
+    alone = torch.cat([engine.averages(image[None]) for image in IMAGES])
     assert torch.equal(together, kept)  # a result is not overwritten by the next one
     assert torch.equal(together, alone)
-    assert torch.equal(together, Int8Vgg(net, calibration, 1)(IMAGES))
+    assert torch.equal(together, Int8Vgg(net, calibration, 1).averages(IMAGES))
 
 
 def test_images_may_be_flipped_views() -> None:
     net = thin()
     engine = Int8Vgg(net, calibrate(net, CALIBRATION), 2)
-    assert torch.equal(engine(IMAGES.flip(2)), engine(IMAGES.flip(2).contiguous()))
+    assert torch.equal(
+        engine.averages(IMAGES.flip(2)), engine.averages(IMAGES.flip(2).contiguous())
+    )
     with torch.inference_mode():
-        assert torch.equal(engine(IMAGES[:, :, :300]), engine(IMAGES[:, :, :300].contiguous()))
+        assert torch.equal(
+            engine.averages(IMAGES[:, :, :300]), engine.averages(IMAGES[:, :, :300].contiguous())
+        )
 
 
 def test_a_loaded_calibration_gives_the_same_bits(tmp_path: Path) -> None:
@@ -135,36 +138,9 @@ def test_a_loaded_calibration_gives_the_same_bits(tmp_path: Path) -> None:
     assert not calibrate(net, CALIBRATION[:1]).save(path)  # the first one stays
     loaded = Calibration.load(path)
     assert loaded.peaks == calibration.peaks
-    assert loaded.identity == calibration.identity
+    assert loaded.pixels == calibration.pixels
     a, b = Int8Vgg(net, calibration, 2), Int8Vgg(net, loaded, 2)
-    assert a.identity == b.identity == calibration.identity
-    assert torch.equal(a(IMAGES), b(IMAGES))
-
-
-def test_the_identity_is_known_before_any_forward_pass(forwards: list[int]) -> None:
-    net = thin()
-    known = int8.identity(net, CALIBRATION)
-    assert not forwards
-    assert known == calibrate(net, CALIBRATION).identity
-    assert len(known) == len(hashlib.sha256().hexdigest())
-
-
-def test_the_identity_tells_whatever_changes_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = [*CALIBRATION[:-1], CALIBRATION[-1].clone()]
-    other[-1][0, 5, 5, 1] ^= 1
-    biased = thin()
-    part(biased, "conv3_1", "bias")[0] += 1
-    seen = {
-        int8.identity(thin(), CALIBRATION),
-        int8.identity(thin(), other),
-        int8.identity(thin(), CALIBRATION[::-1]),
-        int8.identity(thin(), [image.transpose(1, 2) for image in CALIBRATION]),
-        int8.identity(thin(tap="fc7-linear"), CALIBRATION),
-        int8.identity(thin(profile="torchvision"), CALIBRATION),
-        int8.identity(biased, CALIBRATION),
-    }
-    monkeypatch.setattr(metadata, "version", lambda name: "1.0")
-    assert len(seen | {int8.identity(thin(), CALIBRATION)}) == 8
+    assert torch.equal(a.averages(IMAGES), b.averages(IMAGES))
 
 
 def test_another_nets_or_librarys_calibration_is_refused() -> None:
@@ -206,7 +182,7 @@ def test_a_dead_layer_gives_what_its_biases_give() -> None:
     part(net, "conv3_2", "weight").zero_()
     part(net, "conv3_2", "bias").zero_()
     engine = Int8Vgg(net, calibrate(net, CALIBRATION[:1]), 2)
-    assert drift(engine(IMAGES), net(IMAGES)) < BOUND
+    assert drift(engine.averages(IMAGES), net(IMAGES)) < BOUND
 
 
 def test_a_value_that_is_not_finite_is_named() -> None:
@@ -226,10 +202,20 @@ def test_too_small_images_are_refused(profile: str, side: int) -> None:
     net = thin(profile=profile)
     engine = Int8Vgg(net, calibrate(net, CALIBRATION[:1]), 2)
     with pytest.raises(MapTooSmallError):
-        engine(torch.zeros(1, side, 300, 3, dtype=torch.uint8))
+        engine.averages(torch.zeros(1, side, 300, 3, dtype=torch.uint8))
     smallest = net.smallest_side()
     image = generated(0, smallest, smallest)
-    assert drift(engine(image), net(image)) < BOUND
+    assert drift(engine.averages(image), net(image)) < BOUND
+
+
+def test_images_of_one_size_and_their_mirrors_are_averaged() -> None:
+    net = thin()
+    engine = Int8Vgg(net, calibrate(net, CALIBRATION), 2)
+    left, right = (engine.averages(side) for side in (IMAGES, IMAGES.flip(2)))
+    assert torch.equal(engine(list(IMAGES), (271, 333), mirror=False), left)
+    assert torch.allclose(engine(list(IMAGES), (271, 333), mirror=True), (left + right) / 2)
+    with pytest.raises(ValueError, match="expected images of"):
+        engine(list(IMAGES), (288, 352), mirror=True)
 
 
 def test_other_arrays_are_refused() -> None:
@@ -237,7 +223,7 @@ def test_other_arrays_are_refused() -> None:
     engine = Int8Vgg(net, calibrate(net, CALIBRATION[:1]), 2)
     for wrong in (IMAGES.float(), IMAGES[0], IMAGES.permute(0, 3, 1, 2)):
         with pytest.raises(ValueError, match="expected"):
-            engine(wrong)
+            engine.averages(wrong)
         with pytest.raises(ValueError, match="expected"):
             calibrate(net, [wrong])
 
@@ -248,9 +234,8 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(metadata, "version", absent)
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    for call in (calibrate, int8.identity):
-        with pytest.raises(Int8Unavailable, match=r'pip install "vggfeat\[int8\]"'):
-            call(thin(), CALIBRATION[:1])
+    with pytest.raises(Int8Unavailable, match=r'pip install "vggfeat\[int8\]"'):
+        calibrate(thin(), CALIBRATION[:1])
 
 
 def test_a_processor_without_the_instructions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +243,7 @@ def test_a_processor_without_the_instructions_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     monkeypatch.setattr(Path, "read_text", lambda path: "flags : fpu sse2 avx2")
     with pytest.raises(Int8Unavailable, match="no 8-bit dot product"):
-        int8.identity(thin(), CALIBRATION[:1])
+        calibrate(thin(), CALIBRATION[:1])
 
 
 REFUSALS = (  # what can be tested without the extra

@@ -54,7 +54,7 @@ _RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--interpolation", {"help": "bilinear or bicubic."}),
     ("--resampler", {"help": "pillow, or torch on the net's device."}),
     ("--tap", {"help": "fc7, fc7-linear, fc6 or pool5."}),
-    ("--precision", {"help": "float32, bfloat16; on a GPU also tf32, float16."}),
+    ("--precision", {"help": "float32, bfloat16; CPU: int8; GPU: tf32, float16."}),
     ("--aggregate", {"help": "Scales to one descriptor: average, stack or max."}),
     ("--loss", {"help": "hinge or squared_hinge."}),
     ("--grid", {"metavar": "C,C,…", "help": "Values of C; by default 2^-4 … 2^7, growing."}),

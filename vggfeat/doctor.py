@@ -58,7 +58,12 @@ def _processor() -> Finding:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     cores = len(os.sched_getaffinity(0))
     capability = torch.backends.cpu.get_cpu_capability()
+    about = Path("/proc/cpuinfo")
+    flags = about.read_text() if about.is_file() else ""
     detail = f"{cores} cores, {capability}, {memory:.0f} GiB of memory"
+    for precision, flag in (("bfloat16", "bf16"), ("int8", "vnni")):
+        if flag in flags:
+            detail += f"; has --precision {precision}"
     return Finding(what="processor", state="ok", detail=detail)
 
 

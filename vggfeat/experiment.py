@@ -40,7 +40,15 @@ from vggfeat.extract.images import MAX_ASPECT
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.shelf import fetch_file, published_file
 from vggfeat.nets.weights import find_weights
-from vggfeat.planning import StoreJob, find_store, plan_store, tell_near_matches, versions, workers
+from vggfeat.planning import (
+    StoreJob,
+    calibration_images,
+    find_store,
+    plan_store,
+    tell_near_matches,
+    versions,
+    workers,
+)
 from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
 from vggfeat.recipe import Machine, Recipe, fingerprint
@@ -61,6 +69,8 @@ from vggfeat.store.store import DescriptorStore, adopt
 
 if TYPE_CHECKING:
     from vggfeat.extract.engine import Extractor, ShardTask
+    from vggfeat.nets.int8 import Calibration
+    from vggfeat.nets.vgg import DenseVgg
 
 _log = logging.getLogger(__name__)
 
@@ -289,6 +299,7 @@ def _extractor(
     net = DenseVgg(
         architecture(job.model), job.weights.load(), job.weights.profile, plan.recipe["tap"]
     )
+    int8 = plan.recipe["precision"] == "int8"
     return Extractor(
         net.to(torch_device(machine.device)),
         ExtractionPlan(
@@ -303,9 +314,33 @@ def _extractor(
             threads=plan.execution["threads"],
         ),
         workers=workers(machine),
+        calibration=_calibrated(job, net) if int8 else None,
         on_error=machine.on_error,
         advance=advance,
     )
+
+
+def _calibrated(job: StoreJob, net: DenseVgg) -> Calibration:
+    """Read the calibration of a store's 8-bit net; the first process makes it."""
+    import torch
+
+    from vggfeat.extract import images
+    from vggfeat.nets.int8 import Calibration, calibrate
+
+    def chosen() -> Iterator[torch.Tensor]:
+        for row, q in calibration_images(len(job.items), job.plan.scales):
+            try:
+                image = images.decode(job.items[row], images.read_bytes(job.items[row]))
+            except ImageReadError:
+                continue  # it will be told of when its row is computed
+            pixels = images.rescale(images.crop_extreme(image), q, job.plan.recipe["interpolation"])
+            yield torch.from_numpy(pixels.copy())[None]
+
+    path = job.folder / "calibration.safetensors"
+    if not path.exists():
+        _log.info("calibrating the 8-bit net on the images")
+        calibrate(net, chosen()).save(path)
+    return Calibration.load(path)
 
 
 def evaluate(

@@ -53,6 +53,8 @@ _CANVAS = {"cpu": 32, "cuda": 64}  # pixels; 32 is pool5's stride
 _BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
 _SHARE_OF_FREE = 0.5  # of the memory that is free when a store is planned
 
+_CALIBRATION_IMAGES = 32
+
 _NEAR_MATCHES = 2  # told of, those with the fewest differences
 _ROW_FIELDS = ("tap", "mirror", "interpolation", "precision")  # of a recipe, kept in a store
 
@@ -136,6 +138,8 @@ def plan_store(
             digests.append(digest)
             advance(1)
     row = row_recipe(recipe, model, weights)
+    if recipe.precision == "int8":
+        row["calibration"] = _calibration(digests, recipe)
     row_fingerprint = fingerprint(row)
     manifest = manifest_digest(dataset.items, digests)
     whole = fingerprint(
@@ -187,6 +191,29 @@ def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
         "precision": recipe.precision,
         "format_version": FORMAT_VERSION,
     }
+
+
+def calibration_images(count: int, scales: Sequence[int]) -> list[tuple[int, int]]:
+    """Choose what an 8-bit net is calibrated on: rows spread over all, scales in turn.
+
+    Args:
+        count: Of all images.
+        scales: S shorter sides, pixels.
+
+    Returns:
+        (row, Q) of each.
+    """
+    rows = range(0, count, -(-count // min(count, _CALIBRATION_IMAGES)))
+    return [(row, scales[number % len(scales)]) for number, row in enumerate(rows)]
+
+
+def _calibration(digests: Sequence[str], recipe: Recipe) -> str:
+    """Return the identity of an 8-bit net, beside that of its float weights."""
+    from vggfeat.nets import int8
+
+    chosen = calibration_images(len(digests), recipe.q)
+    images = [[digests[row], q] for row, q in chosen]
+    return fingerprint({"library": int8.library(), "scheme": int8.SCHEME, "images": images})
 
 
 def tell_near_matches(job: StoreJob) -> None:
@@ -313,9 +340,10 @@ def _torch_resampler() -> str:
 def _execution(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:
     import torch
 
-    from vggfeat.extract.engine import pads, torch_device
+    from vggfeat.extract.engine import check_precision, pads, torch_device
 
     device = torch_device(machine.device)
+    check_precision(recipe.precision, device)
     padded = pads(net, device, recipe.precision)
     # Of a pixel, while the largest map and the one before it are there. torch keeps a third.
     pixel_bytes = 4 * net.blocks[0][0].width * (3 if padded else 1.25) + 15
@@ -326,7 +354,7 @@ def _execution(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str,
         "threads": torch.get_num_threads(),
         "window_pixels": _WINDOW_PIXELS,
         "batch_pixels": max(_FEWEST_PIXELS, min(batch, int(spare / pixel_bytes))),
-        "canvas": _CANVAS[device.type] if padded else None,
+        "canvas": (1 if recipe.precision == "int8" else _CANVAS[device.type]) if padded else None,
         "processor": platform.machine(),
     }
 

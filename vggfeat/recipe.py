@@ -18,7 +18,7 @@ from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
 _VOC_SCALES = (256, 384, 512, 640, 768)  # Simonyan & Zisserman 2015, App. B
@@ -59,7 +59,7 @@ class Recipe(_Record):
         interpolation: Filter of the rescaling.
         resampler: What rescales: Pillow, or torch on the net's device.
         tap: The layer that is averaged.
-        precision: Of the net's layers; tf32 and float16 are for GPUs.
+        precision: Of the net's layers; tf32 and float16 are for GPUs, int8 for CPUs.
         aggregate: How the scales become one descriptor; None for the data set's own.
         loss: Of the SVM.
         grid: Values of C; None for 2^-4 ... 2^7, which grows while the best lies at its edge.

@@ -24,6 +24,7 @@ from vggfeat.extract.ragged import Window, plan_windows
 from vggfeat.extract.resample import rescale_on_device
 from vggfeat.nets.architectures import Architecture
 from vggfeat.nets.canvas import CanvasVgg
+from vggfeat.nets.int8 import Calibration, Int8Vgg
 from vggfeat.nets.ragged import RaggedVgg
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.rows import Rows, Status
@@ -32,8 +33,8 @@ _log = logging.getLogger(__name__)
 
 _AHEAD = 2  # windows that are decoded before the net asks for them
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-GPU_ONLY = ("tf32", "float16")
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
+GPU_ONLY, CPU_ONLY = ("tf32", "float16"), ("int8",)
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -116,6 +117,7 @@ class Extractor:
         net: Already on its device; it computes in the plan's precision from now on.
         plan: What decides the bytes.
         workers: Threads that decode and rescale; Pillow releases the interpreter lock for both.
+        calibration: Of the net; for precision "int8" only.
         on_error: "record" an unreadable image as a NaN row, or "raise" at the first one.
         advance: Called with the number of images that have just been finished.
 
@@ -129,6 +131,7 @@ class Extractor:
         plan: ExtractionPlan,
         *,
         workers: int,
+        calibration: Calibration | None = None,
         on_error: Literal["record", "raise"] = "record",
         advance: Callable[[int], None] = lambda count: None,
     ) -> None:
@@ -138,7 +141,13 @@ class Extractor:
         self.on_error = on_error
         self.advance = advance
         self._device = net.mean.device
-        self._forward = _forward(net, plan)
+        self._forward = form_of(
+            net,
+            plan.precision,
+            threads=plan.threads,
+            batch_pixels=plan.batch_pixels,
+            calibration=calibration,
+        )
 
     @property
     def halved(self) -> int:
@@ -294,33 +303,68 @@ class Extractor:
         return NonFiniteError(launched.shard.task.items[row].id, self.net.tap)
 
 
-class _Forward(Protocol):
-    """A form of the net: images to (b, D) descriptors, un-normalised, mirrors averaged."""
+FORMS = (RaggedVgg, CanvasVgg, Int8Vgg)
+
+
+class Form(Protocol):
+    """A form of the net."""
 
     def __call__(
         self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Return (b, D) descriptors, un-normalised, of (H, W, 3) uint8 images; see `CanvasVgg`."""
+        ...
 
 
-def _forward(net: DenseVgg, plan: ExtractionPlan) -> _Forward:
-    """Return the fastest form of the net for its device and the plan's precision."""
-    device = net.mean.device.type
-    if plan.precision in GPU_ONLY and device != "cuda":
-        raise RecipeError(
-            f"precision = {plan.precision!r} on the CPU.",
-            "It is for GPUs.",
-            "Pass --precision float32 or bfloat16.",
-        )
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Refuse a precision that a device has not.
+
+    Raises:
+        RecipeError: If it has not.
+    """
+    if precision in GPU_ONLY and device.type == "cpu":
+        remedy = "Pass --precision float32 or bfloat16."
+        raise RecipeError(f"precision = {precision!r} on the CPU.", "It is for GPUs.", remedy)
+    if precision in CPU_ONLY and device.type != "cpu":
+        remedy = "Pass --precision bfloat16, or --device cpu."
+        raise RecipeError(f"precision = {precision!r} on a GPU.", "It is for CPUs.", remedy)
+
+
+def form_of(
+    net: DenseVgg,
+    precision: Precision,
+    *,
+    threads: int,
+    batch_pixels: int,
+    calibration: Calibration | None = None,
+) -> Form:
+    """Return the fastest form of a net for its device and a precision.
+
+    Args:
+        net: On its device; it computes in that precision from now on.
+        precision: Of the layers.
+        threads: That compute on the CPU.
+        batch_pixels: As in `ExtractionPlan`.
+        calibration: As for `Extractor`.
+
+    Raises:
+        RecipeError: If the device does not know the precision.
+    """
+    device = net.mean.device
+    check_precision(precision, device)
+    if precision == "int8":
+        assert calibration is not None, "an 8-bit net needs one"
+        return Int8Vgg(net, calibration, threads)
     # By default torch lets cuDNN round the factors of every product to TF32's 10 bits.
-    rounding = "tf32" if plan.precision == "tf32" else "ieee"
+    rounding = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]  # no stub
     torch.backends.cuda.matmul.fp32_precision = rounding
     torch.backends.cudnn.deterministic = True
-    if plan.precision in _DTYPES:
-        net.computing_in(_DTYPES[plan.precision])
-    if not pads(net.architecture, net.mean.device, plan.precision):
-        return RaggedVgg(net, threads=plan.threads, pixels=plan.batch_pixels)
-    return CanvasVgg(net, graphs=device == "cuda")
+    if precision in _DTYPES:
+        net.computing_in(_DTYPES[precision])
+    if pads(net.architecture, device, precision):
+        return CanvasVgg(net, graphs=device.type == "cuda")
+    return RaggedVgg(net, threads=threads, pixels=batch_pixels)
 
 
 def pads(net: Architecture, device: torch.device, precision: Precision) -> bool:

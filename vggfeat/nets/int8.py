@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -65,11 +64,6 @@ class Calibration:
     pixels: str
     library: str
 
-    @property
-    def identity(self) -> str:
-        """As `identity`."""
-        return _identity(self.net, self.pixels, self.library)
-
     def save(self, path: Path) -> bool:
         """Create a safetensors file; of several processes the first one wins, so `load` it then.
 
@@ -125,25 +119,6 @@ class Calibration:
         )
 
 
-def identity(net: DenseVgg, images: Iterable[Tensor]) -> str:
-    """Tell which 8-bit net `calibrate` would give, without a forward pass.
-
-    Args:
-        net: As for `calibrate`.
-        images: As for `calibrate`.
-
-    Returns:
-        A digest of the library and its version, the scheme, the net, and the images' pixels.
-
-    Raises:
-        Int8Unavailable: If the library is not installed.
-    """
-    seen = _Digest()
-    for image in images:
-        seen.add(image)
-    return _identity(_net_digest(net), seen.hexdigest(), _library())
-
-
 @torch.inference_mode()
 def calibrate(net: DenseVgg, images: Iterable[Tensor]) -> Calibration:
     """Run a net in float32 over some images and note what its layers give.
@@ -164,7 +139,7 @@ def calibrate(net: DenseVgg, images: Iterable[Tensor]) -> Calibration:
         Int8Unavailable: If the library is not installed.
         MapTooSmallError: If an image is too small.
     """
-    library = _library()
+    installed = library()
     peaks: dict[str, float] = {}
     sums: dict[str, Tensor] = {}
     seen = _Digest()
@@ -193,7 +168,7 @@ def calibrate(net: DenseVgg, images: Iterable[Tensor]) -> Calibration:
         means=means,
         net=_net_digest(net),
         pixels=seen.hexdigest(),
-        library=library,
+        library=installed,
     )
 
 
@@ -209,20 +184,17 @@ class Int8Vgg:
         calibration: Of the same net.
         threads: Of OpenVINO.
 
-    Attributes:
-        identity: As `identity`; for the fingerprint of what is computed with it.
-
     Raises:
         CalibrationError: If the calibration is another net's or another library's.
         Int8Unavailable: If the library is not installed or the processor too old.
     """
 
     def __init__(self, net: DenseVgg, calibration: Calibration, threads: int) -> None:
-        library = _library()
-        if calibration.library != library:
+        installed = library()
+        if calibration.library != installed:
             raise CalibrationError(
                 f"The 8-bit net was calibrated for {calibration.library}.",
-                f"This is {library}, which may round differently.",
+                f"This is {installed}, which may round differently.",
                 "Install that version, or calibrate and extract again.",
             )
         channels = {name: (_parts(c)[0].shape[1],) for name, c in net.convolutions.items()}
@@ -234,12 +206,38 @@ class Int8Vgg:
                 "Weights, preprocessing and tap must be those it was made with.",
                 "Calibrate again.",
             )
-        self.identity = calibration.identity
         self._profile, self._tap = net.profile, net.tap
         self._border = _pixel_statistics(net)[0].round().to(torch.uint8)
         self._request = _compiled(_Graph(net, calibration).model(), threads)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(
+        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
+    ) -> Tensor:
+        """Describe images, as the other forms of the net do.
+
+        Args:
+            images: b of them, each (H, W, 3) uint8, RGB, of one size.
+            canvas: That size.
+            mirror: Average with the descriptor of the horizontal flip.
+
+        Returns:
+            (b, D) float32, not normalised.
+
+        Raises:
+            MapTooSmallError: If the images are too small.
+            ValueError: If an image is not of that size.
+        """
+        sizes = {tuple(image.shape) for image in images}
+        if sizes != {(*canvas, 3)}:
+            message = f"expected images of {canvas}, got {sizes}"
+            raise ValueError(message)
+        batch = torch.stack(list(images))
+        if not mirror:
+            return self.averages(batch)
+        both = self.averages(torch.cat([batch, batch.flip(2)]))
+        return (both[: len(images)] + both[len(images) :]) / 2
+
+    def averages(self, images: Tensor) -> Tensor:
         """Describe images; the result of one does not depend on the others in the batch.
 
         Args:
@@ -369,7 +367,7 @@ def _compiled(model: openvino.Model, threads: int) -> openvino.InferRequest:
     return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
-def _library() -> str:
+def library() -> str:
     """Return the library's name and version, without loading it.
 
     Raises:
@@ -408,11 +406,6 @@ def _damaged(path: Path, reason: str) -> CalibrationError:
         f"Expected one of scheme {SCHEME}.",
         "Remove it, and what was extracted with it.",
     )
-
-
-def _identity(net: str, pixels: str, library: str) -> str:
-    parts = {"scheme": SCHEME, "library": library, "net": net, "pixels": pixels}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _net_digest(net: DenseVgg) -> str:
