@@ -201,9 +201,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         photos = _jpegs(options.folder, options.images, Path(place))
         whole = end_to_end(options.model, photos, "cuda", options.repeat, found["best"])
-    engines = [
-        n for n, e in forward.ENGINES.items() if n.startswith("vggfeat") and "cuda" in e.devices
-    ]
+    own = {n: e for n, e in forward.ENGINES.items() if n.startswith("vggfeat")}
+    engines = [name for name, engine in own.items() if "cuda" in engine.devices]
     tables = [profile_table(options.model, name, "cuda") for name in engines]
     figures = {
         "model": options.model,

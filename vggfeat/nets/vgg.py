@@ -107,7 +107,7 @@ class DenseVgg(nn.Module):
             return
         if min(x.shape[-2:]) < WINDOW:
             raise MapTooSmallError(height, width, (x.shape[-2], x.shape[-1]))
-        x = functional.relu_(self.convolutions["fc6"](x))
+        x = functional.relu_(self._fc6(x))
         yield "fc6", x
         if self.tap == "fc6":
             return
@@ -150,6 +150,20 @@ class DenseVgg(nn.Module):
             return x.mean(dim=(2, 3), dtype=accurate)
         sizes = self.map_sizes(sizes)
         return _masked(x, sizes).sum(dim=(2, 3), dtype=accurate) / sizes.prod(dim=1, keepdim=True)
+
+    def _fc6(self, x: Tensor) -> Tensor:
+        """Convolve, or do the same by one product of all 7×7 windows.
+
+        In 16 bits the product takes half the time where maps are small (Q = 256), and as long as
+        the convolution where they are large.
+        """
+        if x.dtype not in {torch.bfloat16, torch.float16}:
+            return torch.as_tensor(self.convolutions["fc6"](x))
+        values = dict(self.convolutions["fc6"].named_parameters())
+        filters = values["weight"].permute(0, 2, 3, 1).flatten(1)
+        windows = x.permute(0, 2, 3, 1).unfold(1, WINDOW, 1).unfold(2, WINDOW, 1)
+        table = windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
+        return functional.linear(table, filters, values["bias"]).permute(0, 3, 1, 2)
 
     def map_sizes(self, sizes: Tensor) -> Tensor:
         """Return the (b, 2) sizes of the tap's maps for (b, 2) sizes of images."""
