@@ -246,6 +246,34 @@ def drift(figures: Figures) -> str:
     return _with_source(found, markdown([*columns, "score, %", "change, points"], rows))
 
 
+def svm(figures: Figures) -> str:
+    """Return the table of the search for C, and of one large problem."""
+    found = figures.get("svm", {})
+    rows = []
+    for loss in ("squared_hinge", "hinge"):
+        own = found.get(loss, {})
+        times = own.get("seconds, ours with its Gram matrix", {})
+        for solver, seconds in times.items():
+            fits = own["fits"][solver]
+            ratio = own["speed-up per fit"].get(solver)
+            rows.append(
+                (
+                    *(loss, "vggfeat" if solver == "ours" else solver, str(fits)),
+                    *(_time(seconds), _time(1000 * seconds / fits), f"{ratio}" if ratio else ""),
+                )
+            )
+    columns = ["loss", "solver", "fits", "s", "ms per fit", "times as long as ours, per fit"]
+    table = markdown(columns, rows)
+    large = found.get("like Caltech-256")
+    if large:
+        table += (
+            f"\n\nLike Caltech-256, {large['problem']}: Gram matrix {large['Gram matrix s']} s, "
+            f"squared hinge {large['squared_hinge']['s']} s, hinge {large['hinge']['s']} s, "
+            f"peak memory {large['peak RSS GB']:.1f} GB."
+        )
+    return _with_source(found, table)
+
+
 def plots(figures: Figures) -> str:
     """Return every plot that there is."""
     lines = [
@@ -299,6 +327,7 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "extract": extraction,
     "memory": memory,
     "drift": drift,
+    "svm": svm,
     "gpu forward": gpu_forward,
     "gpu extract": gpu_whole,
     "gpu profile": gpu_profile,

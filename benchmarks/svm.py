@@ -148,20 +148,30 @@ def caltech256(n: int, size: int, classes: int) -> dict[str, Any]:
     return {"problem": f"{n} × {size} × {classes}, C = 1", **figures, "peak RSS GB": peak / 1e9}
 
 
-def growth(x: dual.Floats, y: dual.Doubles) -> dict[str, Any]:
-    """Return seconds of the search, hinge, without the Gram matrix, one size changed at a time."""
+def growth(x: dual.Floats, y: dual.Doubles) -> list[dict[str, Any]]:
+    """Return series of seconds of the search, hinge, Gram matrix not counted."""
     gram, n, grid = dual.gram_matrix(x, exact=False), len(x), DEFAULT_GRID
-    return {
-        "images": {
-            m: seconds_of_search(gram[:m, :m].copy(), y[:m], "hinge") for m in (n // 4, n // 2, n)
-        },
+    few = (n // 4, n // 2, n)
+    measured = {
+        "images": {m: seconds_of_search(gram[:m, :m].copy(), y[:m], "hinge") for m in few},
         "classes": {k: seconds_of_search(gram, y[:, :k], "hinge") for k in (5, 10, 20)},
         "values of C": {
-            f"{len(grid[::step])}": seconds_of_search(gram, y, "hinge", grid[::step])
+            len(grid[::step]): seconds_of_search(gram, y, "hinge", grid[::step])
             for step in (4, 2, 1)
         },
         "threads": {t: seconds_of_search(gram, y, "hinge", grid, t) for t in (1, 2)},
     }
+    return [
+        {
+            "title": f"Search for C: time by number of {what}",
+            "x_label": what,
+            "y_label": "seconds",
+            "x": list(times),
+            "y": {"hinge": list(times.values())},
+            **({"slope": -1} if what == "threads" else {}),
+        }
+        for what, times in measured.items()
+    ]
 
 
 def measure(*, images: int, size: int, baseline_classes: int, large: bool) -> dict[str, Any]:
@@ -178,7 +188,7 @@ def measure(*, images: int, size: int, baseline_classes: int, large: bool) -> di
         search(dual.gram_matrix(x[:300], exact=False), y[:300], loss)  # compiles
     figures: dict[str, Any] = {"problem": f"{images} × {size}, 20 classes, {len(DEFAULT_GRID)} C"}
     figures |= {loss: against_others(x, y, loss, baseline_classes) for loss in LOSSES}
-    figures["growth, s"] = growth(x, y)
+    figures["series"] = growth(x, y)
     if large:
         figures["like Caltech-256"] = caltech256(15_360, 12_288, 257)
     return figures
@@ -198,7 +208,7 @@ def main() -> None:
         baseline_classes=options.baseline_classes,
         large=not options.no_large,
     )
-    print(common.write("svm", figures))
+    common.write("svm", figures)
 
 
 if __name__ == "__main__":

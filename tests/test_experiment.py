@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -508,3 +510,30 @@ def test_a_lower_precision_is_another_store_with_nearly_the_same_rows(
     assert 1e-9 < (1 - cosine).max() < 1e-3
     again = extract(recipe(tiny_voc, precision=precision), machine, Watch())
     assert again == [reduced]
+
+
+@pytest.mark.slow
+def test_several_devices_fill_one_store_with_the_same_rows(
+    tiny_voc: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "shard_rows", lambda seconds, size: 2)  # twelve shards
+    [alone] = extract(recipe(tiny_voc), machine, Watch())
+    both = machine.model_copy(update={"device": "cpu,cpu", "cache": machine.cache / "both"})
+    [together] = extract(recipe(tiny_voc), both, Watch())
+    assert digest(together) == digest(alone)
+
+
+@pytest.mark.slow
+def test_a_helper_can_do_all_of_the_work(tiny_voc: Path, machine: Machine) -> None:
+    work = json.dumps([recipe(tiny_voc).model_dump_json(), machine.model_dump_json()])
+    code = "from vggfeat import experiment; experiment.help_out()"
+    subprocess.run([sys.executable, "-c", code], input=work, text=True, check=True)
+    [path] = extract(recipe(tiny_voc), machine, Watch())
+    other = machine.model_copy(update={"cache": machine.cache / "other"})
+    assert digest(path) == digest(extract(recipe(tiny_voc), other, Watch())[0])
+    broken = json.dumps([recipe(tiny_voc / "no").model_dump_json(), machine.model_dump_json()])
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=broken, text=True, check=False, capture_output=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("vggfeat: ")

@@ -90,6 +90,11 @@ def test_what_is_given_wins_over_the_data_set_s_own(dataset: str) -> None:
     assert {key: getattr(recipe, key) for key in given} == given
 
 
+@pytest.mark.parametrize("written", ["folder:a/photos", "folder:a/photos/", "folder:./a//photos"])
+def test_one_folder_is_one_data_set_however_its_path_is_written(written: str) -> None:
+    assert build(dataset=written).dataset == "folder:a/photos"
+
+
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         build().seed = 3  # type: ignore[misc]  # on purpose

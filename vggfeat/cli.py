@@ -69,7 +69,7 @@ _MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--data-root", {"type": Path, "help": "Where named data sets are."}),
     ("--cache", {"type": Path, "help": "Where stores are kept."}),
     ("--results", {"type": Path, "help": "Where results are written."}),
-    ("--device", {"help": "auto, cpu, cuda or cuda:N."}),
+    ("--device", {"help": "auto, cpu, cuda or cuda:N; several: cuda:0,1."}),
     ("--workers", {"type": int, "help": "Threads that decode, processes that fit."}),
     ("--memory", {"metavar": "N[MB|GB]", "help": "That extract may use; half of what is free."}),
     ("--on-error", {"help": "An unreadable image: record it, or raise."}),
@@ -348,6 +348,8 @@ def store_verify(path: Path, as_json: bool) -> None:
     with DescriptorStore.open(path) as opened:
         found = opened.verify()
     if found.faults:
+        if as_json:
+            _print_facts({"sound": False, **asdict(found)}, as_json)
         raise DamagedStoreError(f"'{path}' is damaged: {' '.join(found.faults)}")
     _print_facts({"sound": True, **asdict(found)}, as_json)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -51,7 +54,7 @@ from vggfeat.planning import (
 )
 from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
-from vggfeat.recipe import Machine, Recipe, fingerprint
+from vggfeat.recipe import Machine, Recipe, device_names, fingerprint
 from vggfeat.report.result import (
     ClassResult,
     Result,
@@ -219,11 +222,49 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
         Interrupted: If the watch says so; all finished shards are kept.
         VggfeatError: As the rooms say.
     """
+    first, *others = device_names(machine.device)
+    machine = machine.model_copy(update={"device": first})
     dataset = provide(recipe, machine, watch)
-    return [
-        _extract(plan_store(recipe, machine, dataset, model, watch), machine, watch)
-        for model in recipe.models
-    ]
+    jobs = [plan_store(recipe, machine, dataset, model, watch) for model in recipe.models]
+    with _working_on(others if not all(job.complete for job in jobs) else [], recipe, machine):
+        return [_extract(job, machine, watch) for job in jobs]
+
+
+@contextmanager
+def _working_on(devices: Sequence[str], recipe: Recipe, machine: Machine) -> Iterator[None]:
+    """Let a process of its own help on each device; they share the stores, shard by shard.
+
+    One that fails says so on stderr, and the others do its work.
+    """
+    helpers = []
+    for device in devices:
+        own = machine.model_copy(update={"device": device, "offline": True})
+        code = "from vggfeat import experiment; experiment.help_out()"
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps([recipe.model_dump_json(), own.model_dump_json()]))
+        process.stdin.close()
+        helpers.append(process)
+    try:
+        yield
+    finally:
+        for process in helpers:
+            process.terminate()  # all is done, or nobody wants more: at most its shard is lost
+            process.wait()
+
+
+def help_out() -> None:
+    """Extract what stdin says: recipe and machine, as JSON. For `_working_on`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the first process
+    recipe, machine = json.load(sys.stdin)
+    try:
+        extract(
+            Recipe.model_validate_json(recipe, strict=False),
+            Machine.model_validate_json(machine, strict=False),
+            Watch(),
+        )
+    except VggfeatError as error:
+        sys.exit(f"vggfeat: {error}")
 
 
 def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:

@@ -28,7 +28,7 @@ from vggfeat.extract.images import (
 from vggfeat.nets.architectures import Architecture, architecture
 from vggfeat.nets.weights import Weights, find_weights
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe, fingerprint
+from vggfeat.recipe import Machine, Recipe, device_names, fingerprint
 from vggfeat.store.donors import Donors, possible_donors, siblings
 from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
 from vggfeat.store.shards import shard_rows
@@ -342,7 +342,7 @@ def _execution(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str,
 
     from vggfeat.extract.engine import check_precision, pads, torch_device
 
-    device = torch_device(machine.device)
+    device = torch_device(device_names(machine.device)[0])
     check_precision(recipe.precision, device)
     padded = pads(net, device, recipe.precision)
     # Of a pixel, while the largest map and the one before it are there. torch keeps a third.

@@ -97,7 +97,8 @@ class Recipe(_Record):
     @classmethod
     def _known_dataset(cls, value: str) -> str:
         check_name(value)
-        return value
+        kind, colon, path = value.partition(":")
+        return f"{kind}:{Path(path)}" if colon else value  # "photos/" is "photos"
 
     @field_validator("models")
     @classmethod
@@ -221,7 +222,7 @@ class Machine(_Record):
         data_root: Where named data sets are looked for.
         cache: Where stores are kept.
         results: Where results are written.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N"; of several, "cuda:0,1", each gets a process.
         workers: Threads that decode images, and processes that fit; None for one per core.
         memory: That `extract` may use, of the device that computes: "6GB", "512MB"; None for half
             of what is free.
@@ -258,6 +259,17 @@ class Machine(_Record):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             raise _explained(error, cls, "the command line") from None
+
+
+def device_names(text: str) -> list[str]:
+    """Return the devices that a value of `--device` names.
+
+    >>> device_names("cuda:0,1"), device_names("auto")
+    (['cuda:0', 'cuda:1'], ['auto'])
+    """
+    first, *others = text.split(",")
+    kind = first.partition(":")[0]
+    return [first, *(f"{kind}:{name}" if name.isdigit() else name for name in others)]
 
 
 def fingerprint(record: Mapping[str, Any]) -> str:

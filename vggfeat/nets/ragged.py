@@ -21,7 +21,9 @@ from vggfeat.nets.vgg import DenseVgg
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_JOB_VALUES = 6_000_000  # transformed values that one thread has in work: 24 MB
+# A job has so many tiles at least, since a product of fewer rows mostly copies its other factor; of
+# few channels so many more that the transformed values are 8 MB.
+_JOB_TILES, _JOB_VALUES = 512, 2_000_000
 _FC_WINDOWS = 512  # rows of one product with fc6: 51 MB
 _FEWEST_CHANNELS = 8  # below, a tile's transform costs more than its products save
 
@@ -175,7 +177,9 @@ class RaggedVgg:
         after = (sizes + ceil) // 2 if layer.pool else sizes
         begins = _begins(sizes, layer.channels), _begins(after, outputs)
         maps = source.flat, target.room(int(begins[1][-1]))
-        jobs = iter(_jobs(sizes, _JOB_VALUES // (layer.channels + outputs), self._threads))
+        values = kernels.PRODUCTS * (layer.channels + outputs)
+        most = max(_JOB_TILES, _JOB_VALUES // values)
+        jobs = iter(_jobs(sizes, most, self._threads))
         pool = layer.pool, ceil
 
         def work(scratch: _Scratch) -> None:
@@ -304,7 +308,7 @@ def _jobs(sizes: Ints, most_tiles: int, threads: int) -> list[Ints]:
         [(n, s) for n, (h, _) in enumerate(sizes) for s in range(-(-h // kernels.ROWS))]
     )
     tiles = np.cumsum(_tiles_across(sizes[strips[:, 0], 1]))
-    count = threads * -(-int(tiles[-1]) // (threads * max(1, most_tiles)))
+    count = threads * -(-int(tiles[-1]) // (threads * most_tiles))
     cuts = np.searchsorted(tiles, tiles[-1] * np.arange(1, count) / count)
     return [run for run in np.split(strips, np.unique(cuts)) if len(run)]
 
