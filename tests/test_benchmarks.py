@@ -97,6 +97,7 @@ def test_processes_answer_in_turn_and_a_failing_one_is_left_out(
     assert "ended, {'x': 2}: its process ended with 3" in skipped
 
 
+@pytest.mark.slow
 def test_a_process_tells_its_own_peak_of_memory() -> None:
     code = (
         "from benchmarks.common import serve\nserve(lambda q: {'n': len(bytearray(q['mb'] << 20))})"
@@ -106,6 +107,7 @@ def test_a_process_tells_its_own_peak_of_memory() -> None:
     assert 180 <= large - small <= 260
 
 
+@pytest.mark.slow
 def test_every_engine_of_the_cpu_describes_the_same() -> None:
     images = forward.image_batch(224, 2)
     expected = forward.naive("vgg16-thin", "cpu", torch.float64)(images)
@@ -130,6 +132,7 @@ def test_drift_of_rows() -> None:
     assert cosine.tolist() == [[1.0], [1.0]]
 
 
+@pytest.mark.slow
 def test_the_ledger_runs_on_a_small_tree(tiny_voc: Path, tmp_path: Path) -> None:
     values = extract.recipe_values(f"voc:{tiny_voc}", "vgg16-thin", [224])
     rows = drift.measure({"tiny": values}, Machine(cache=tmp_path, offline=True))
@@ -137,6 +140,7 @@ def test_the_ledger_runs_on_a_small_tree(tiny_voc: Path, tmp_path: Path) -> None
     assert (rows[0]["one_minus_cos_max"], rows[0]["score_change"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_extraction_is_compared_with_its_own_batches(tiny_voc: Path) -> None:
     values = extract.recipe_values(f"voc:{tiny_voc}", "vgg16-thin", [224])
     found = extract.loss(values, "cpu", repeat=1)
@@ -145,6 +149,7 @@ def test_extraction_is_compared_with_its_own_batches(tiny_voc: Path) -> None:
     assert found["lost"] == pytest.approx(1 - found["bare_seconds"] / found["seconds"])
 
 
+@pytest.mark.slow
 def test_the_gpu_check_finds_a_device_equal_to_itself() -> None:
     rows = gpu.exactness("vgg16-thin", "cpu")
     assert {row["ceil_mode"] for row in rows} == {True, False}

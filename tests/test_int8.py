@@ -62,6 +62,7 @@ def drift(a: Tensor, b: Tensor) -> float:
     return float((1 - torch.cosine_similarity(a.double(), b.double())).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", ["fc7", "fc7-linear", "fc6", "pool5"])
 @pytest.mark.parametrize("profile", ["oxford", "torchvision"])
 def test_it_is_near_the_float_net(profile: str, tap: Tap) -> None:
@@ -74,6 +75,7 @@ def test_it_is_near_the_float_net(profile: str, tap: Tap) -> None:
     assert float((described - expected).norm() / expected.norm()) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg11-lrn-thin", "vgg16c-thin", "vgg13-bn-thin", "vgg19-thin"])
 def test_every_kind_of_layer_is_near_the_float_net(name: str) -> None:
     net = thin(name)

@@ -345,12 +345,15 @@ def store_verify(path: Path, as_json: bool) -> None:
     from vggfeat.errors import DamagedStoreError
     from vggfeat.store.store import DescriptorStore
 
-    with DescriptorStore.open(path) as opened:
-        found = opened.verify()
-    if found.faults:
+    try:
+        with DescriptorStore.open(path) as opened:
+            found = opened.verify()
+        if found.faults:
+            raise DamagedStoreError(f"'{path}' is damaged: {' '.join(found.faults)}")
+    except DamagedStoreError as error:
         if as_json:
-            _print_facts({"sound": False, **asdict(found)}, as_json)
-        raise DamagedStoreError(f"'{path}' is damaged: {' '.join(found.faults)}")
+            _print_facts({"sound": False, "fault": str(error)}, as_json)
+        raise
     _print_facts({"sound": True, **asdict(found)}, as_json)
 
 
