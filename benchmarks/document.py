@@ -365,7 +365,7 @@ def _with_source(found: Mapping[str, Any], table: str) -> str:
 
 
 def _time(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _small(value: float) -> str:

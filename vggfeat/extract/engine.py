@@ -107,7 +107,8 @@ class _Launched:
     shard: _Shard
     window: Window
     decoded: Mapping[int, _Decoded]
-    described: Sequence[tuple[int, Sequence[int], Tensor]]  # scale index, rows, (b, D)
+    described: Sequence[tuple[int, Sequence[int], Tensor]]  # scale index, rows, (b, D) on the host
+    done: torch.cuda.Event | None  # of a GPU: when they are there
 
 
 class Extractor:
@@ -164,6 +165,8 @@ class Extractor:
             DeviceMemoryError: If the device has not enough memory for a single image.
         """
         torch.set_num_threads(self.plan.threads)
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # events, streams and graphs are made on it
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         launched: deque[_Launched] = deque()
         behind = 1 if self._device.type == "cuda" else 0  # windows that a GPU works on meanwhile
@@ -266,8 +269,12 @@ class Extractor:
                 pixels = [self._rescaled(there[row][batch.scale], batch.scale) for row in rows]
                 canvas = batch.height, batch.width
                 values = self._forward(pixels, canvas, mirror=self.plan.mirror)
-                described.append((batch.scale, rows, values))
-        return _Launched(shard, window, decoded, described)
+                described.append((batch.scale, rows, _on_its_way(values)))
+        done = None
+        if self._device.type == "cuda":
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
+            done.record()
+        return _Launched(shard, window, decoded, described, done)
 
     def _moved(self, pixels: Mapping[int, Pixels]) -> dict[int, Tensor]:
         """Return tensors; an image that is yet to be rescaled goes to the device, once."""
@@ -283,8 +290,10 @@ class Extractor:
 
     def _land(self, launched: _Launched) -> None:
         """Wait for a window's descriptors, and put them into its shard."""
+        if launched.done is not None:
+            launched.done.synchronize()  # of this window only: the next one goes on
         for scale, rows, described in launched.described:
-            values: npt.NDArray[np.float64] = described.double().cpu().numpy()
+            values: npt.NDArray[np.float64] = described.double().numpy()
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
                 row = rows[int(np.flatnonzero(~finite)[0])]
@@ -370,6 +379,13 @@ def form_of(
 def pads(net: Architecture, device: torch.device, precision: Precision) -> bool:
     """Tell whether images of different sizes need a canvas to share a batch."""
     return not (device.type == "cpu" and precision == "float32" and RaggedVgg.serves(net))
+
+
+def _on_its_way(values: Tensor) -> Tensor:
+    """Return what will hold these values on the host once the GPU has come so far."""
+    if not values.is_cuda:
+        return values
+    return torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
 
 
 def _tensor(image: Pixels) -> Tensor:

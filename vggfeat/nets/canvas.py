@@ -33,6 +33,8 @@ class CanvasVgg:
         self._graphs: OrderedDict[tuple[int, ...], _Graph | int] | None = (
             OrderedDict() if graphs else None
         )
+        # one pool for all graphs, which never run at the same time: their activations share memory
+        self._memory = torch.cuda.graph_pool_handle() if graphs else None
         self.halved = 0
 
     @torch.inference_mode()
@@ -91,13 +93,25 @@ class CanvasVgg:
         key = (*batch.shape, sizes is not None)
         graph = self._graphs.pop(key, 0)
         if isinstance(graph, int):
-            graph = graph + 1 if graph < _SEEN_BEFORE else _Graph.captured(self._net, batch, sizes)
+            graph = graph + 1 if graph < _SEEN_BEFORE else self._captured(batch, sizes)
         self._graphs[key] = graph
         while len(self._graphs) > _MOST_GRAPHS:
             self._graphs.popitem(last=False)
         if isinstance(graph, int):
             return self._net.forward(batch, sizes)
         return graph.replayed(batch, sizes)
+
+    def _captured(self, batch: Tensor, sizes: Tensor | None) -> _Graph:
+        own, own_sizes = batch.clone(), None if sizes is None else sizes.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._net.forward(own, own_sizes)  # lets cuDNN choose before anything is captured
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory):
+            described = self._net.forward(own, own_sizes)
+        return _Graph(graph, own, own_sizes, described)
 
     def _forget(self) -> None:
         if self._graphs is not None:
@@ -124,19 +138,6 @@ class _Graph:
     batch: Tensor
     sizes: Tensor | None
     described: Tensor
-
-    @classmethod
-    def captured(cls, net: DenseVgg, batch: Tensor, sizes: Tensor | None) -> _Graph:
-        own, own_sizes = batch.clone(), None if sizes is None else sizes.clone()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            net(own, own_sizes)  # lets cuDNN choose before anything is captured
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            described = net(own, own_sizes)
-        return cls(graph, own, own_sizes, described)
 
     def replayed(self, batch: Tensor, sizes: Tensor | None) -> Tensor:
         self.batch.copy_(batch)
