@@ -335,6 +335,7 @@ TABLES: dict[str, Callable[[Figures], str]] = {
 }
 NUMBERS: dict[str, Callable[[Figures], str]] = {
     "machine": _machine,
+    "forward, reference": lambda figures: str(figures.get("forward", {}).get("reference", "")),
     "naive, 1,000 images": lambda figures: _thousand(figures, BASELINE),
     "float32, 1,000 images": lambda figures: _thousand(figures, "vggfeat float32"),
     "float32, speed-up": lambda figures: _ratio(figures, "vggfeat float32"),
