@@ -31,7 +31,7 @@ def _installed(request: pytest.FixtureRequest) -> None:
         return
     pytest.importorskip("openvino", reason='pip install "vggfeat[int8]"')
     try:
-        int8.library()
+        int8.runtime()
     except Int8Unavailable as error:
         pytest.skip(str(error))
 
@@ -152,7 +152,7 @@ def test_another_nets_or_librarys_calibration_is_refused() -> None:
     with pytest.raises(CalibrationError, match="another net"):
         Int8Vgg(thin(), replace(calibration, peaks={}), 2)
     with pytest.raises(CalibrationError, match=r"openvino 1\.0"):
-        Int8Vgg(thin(), replace(calibration, library="openvino 1.0"), 2)
+        Int8Vgg(thin(), replace(calibration, runtime="openvino 1.0"), 2)
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ def test_another_nets_or_librarys_calibration_is_refused() -> None:
         save({"conv1_1.mean": torch.zeros(3)}),
         save(
             {"conv1_1.mean": torch.full((3,), np.nan)},
-            {"scheme": str(int8.SCHEME), "library": "x", "net": "x", "pixels": "x"},
+            {"scheme": str(int8.SCHEME), "runtime": "x", "net": "x", "pixels": "x"},
         ),
         save(
             {"conv1_1.peak": torch.zeros(3)},
-            {"scheme": str(int8.SCHEME), "library": "x", "net": "x", "pixels": "x"},
+            {"scheme": str(int8.SCHEME), "runtime": "x", "net": "x", "pixels": "x"},
         ),
     ],
     ids=["empty", "pickle", "bare", "nan", "shape"],

@@ -213,7 +213,7 @@ def _calibration(digests: Sequence[str], recipe: Recipe) -> str:
 
     chosen = calibration_images(len(digests), recipe.q)
     images = [[digests[row], q] for row, q in chosen]
-    return fingerprint({"library": int8.library(), "scheme": int8.SCHEME, "images": images})
+    return fingerprint({"runtime": int8.runtime(), "scheme": int8.SCHEME, "images": images})
 
 
 def tell_near_matches(job: StoreJob) -> None:

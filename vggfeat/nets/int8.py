@@ -34,7 +34,7 @@ _ACTIVATION_LEVELS = 255  # all of them positive behind a ReLU
 _PIXEL_LEVELS = 255
 _CACHED_SHAPES = 256  # kernels that are kept, over all layers; OpenVINO's own limit is 5,000
 _AT_ONCE = 256  # output channels whose weights are in float64
-_METADATA = ("scheme", "library", "net", "pixels")
+_METADATA = ("scheme", "runtime", "net", "pixels")
 
 
 class Int8Unavailable(VggfeatError, ImportError):
@@ -55,14 +55,14 @@ class Calibration:
             from 0 to 255.
         net: Digest of the net's weights, preprocessing and tap.
         pixels: Digest of the images.
-        library: "openvino" and its version.
+        runtime: "openvino" and its version.
     """
 
     peaks: dict[str, float]
     means: dict[str, Tensor]
     net: str
     pixels: str
-    library: str
+    runtime: str
 
     def save(self, path: Path) -> bool:
         """Create a safetensors file; of several processes the first one wins, so `load` it then.
@@ -78,7 +78,7 @@ class Calibration:
             tensors[f"{name}.peak"] = torch.tensor(peak, dtype=torch.float64)
         about = {
             "scheme": str(SCHEME),
-            "library": self.library,
+            "runtime": self.runtime,
             "net": self.net,
             "pixels": self.pixels,
         }
@@ -115,7 +115,7 @@ class Calibration:
             means=means,
             net=about["net"],
             pixels=about["pixels"],
-            library=about["library"],
+            runtime=about["runtime"],
         )
 
 
@@ -139,7 +139,7 @@ def calibrate(net: DenseVgg, images: Iterable[Tensor]) -> Calibration:
         Int8Unavailable: If the library is not installed.
         MapTooSmallError: If an image is too small.
     """
-    installed = library()
+    installed = runtime()
     peaks: dict[str, float] = {}
     sums: dict[str, Tensor] = {}
     seen = _Digest()
@@ -168,7 +168,7 @@ def calibrate(net: DenseVgg, images: Iterable[Tensor]) -> Calibration:
         means=means,
         net=_net_digest(net),
         pixels=seen.hexdigest(),
-        library=installed,
+        runtime=installed,
     )
 
 
@@ -190,10 +190,10 @@ class Int8Vgg:
     """
 
     def __init__(self, net: DenseVgg, calibration: Calibration, threads: int) -> None:
-        installed = library()
-        if calibration.library != installed:
+        installed = runtime()
+        if calibration.runtime != installed:
             raise CalibrationError(
-                f"The 8-bit net was calibrated for {calibration.library}.",
+                f"The 8-bit net was calibrated for {calibration.runtime}.",
                 f"This is {installed}, which may round differently.",
                 "Install that version, or calibrate and extract again.",
             )
@@ -367,7 +367,7 @@ def _compiled(model: openvino.Model, threads: int) -> openvino.InferRequest:
     return core.compile_model(model, "CPU", settings).create_infer_request()
 
 
-def library() -> str:
+def runtime() -> str:
     """Return the library's name and version, without loading it.
 
     Raises:

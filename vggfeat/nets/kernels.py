@@ -220,49 +220,54 @@ def _tiles_in(
         row = down[i]
         for j in range(TILE):
             out = before[TILE * i + j, tile * channels : tile * channels + length]
-            plane = out.reshape(count, channels)
-            # One loop for each of the six: with a single result a loop needs so few checks for
-            # overlap that the compiler makes vectors of it.
-            if j == 0:
-                for q in range(count):
-                    for p in range(channels):
-                        plane[q, p] = (
-                            np.float32(4) * row[4 * q, p]
-                            - np.float32(5) * row[4 * q + 2, p]
-                            + row[4 * q + 4, p]
-                        )
-            elif j == 1:
-                for q in range(count):
-                    for p in range(channels):
-                        plane[q, p] = (row[4 * q + 3, p] + row[4 * q + 4, p]) - np.float32(4) * (
-                            row[4 * q + 1, p] + row[4 * q + 2, p]
-                        )
-            elif j == 2:
-                for q in range(count):
-                    for p in range(channels):
-                        plane[q, p] = (row[4 * q + 4, p] - row[4 * q + 3, p]) + np.float32(4) * (
-                            row[4 * q + 1, p] - row[4 * q + 2, p]
-                        )
-            elif j == 3:
-                for q in range(count):
-                    for p in range(channels):
-                        plane[q, p] = (row[4 * q + 4, p] - row[4 * q + 2, p]) + np.float32(2) * (
-                            row[4 * q + 3, p] - row[4 * q + 1, p]
-                        )
-            elif j == 4:
-                for q in range(count):
-                    for p in range(channels):
-                        plane[q, p] = (row[4 * q + 4, p] - row[4 * q + 2, p]) - np.float32(2) * (
-                            row[4 * q + 3, p] - row[4 * q + 1, p]
-                        )
-            else:
-                for q in range(count):
-                    for p in range(channels):
-                        plane[q, p] = (
-                            np.float32(4) * row[4 * q + 1, p]
-                            - np.float32(5) * row[4 * q + 3, p]
-                            + row[4 * q + 5, p]
-                        )
+            _combine_across(j, row, out.reshape(count, channels))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _combine_across(j: int, row: Floats, plane: Floats) -> None:  # pragma: no cover  (compiled)
+    """Compute column `j` of (Bᵀ d) B: (count, C) of (4·count + 2, C)."""
+    # One loop for each: with a single result a loop needs so few checks for overlap that the
+    # compiler makes vectors of it.
+    if j == 0:
+        for q in range(len(plane)):
+            for p in range(plane.shape[1]):
+                plane[q, p] = (
+                    np.float32(4) * row[4 * q, p]
+                    - np.float32(5) * row[4 * q + 2, p]
+                    + row[4 * q + 4, p]
+                )
+    elif j == 1:
+        for q in range(len(plane)):
+            for p in range(plane.shape[1]):
+                plane[q, p] = (row[4 * q + 3, p] + row[4 * q + 4, p]) - np.float32(4) * (
+                    row[4 * q + 1, p] + row[4 * q + 2, p]
+                )
+    elif j == 2:
+        for q in range(len(plane)):
+            for p in range(plane.shape[1]):
+                plane[q, p] = (row[4 * q + 4, p] - row[4 * q + 3, p]) + np.float32(4) * (
+                    row[4 * q + 1, p] - row[4 * q + 2, p]
+                )
+    elif j == 3:
+        for q in range(len(plane)):
+            for p in range(plane.shape[1]):
+                plane[q, p] = (row[4 * q + 4, p] - row[4 * q + 2, p]) + np.float32(2) * (
+                    row[4 * q + 3, p] - row[4 * q + 1, p]
+                )
+    elif j == 4:
+        for q in range(len(plane)):
+            for p in range(plane.shape[1]):
+                plane[q, p] = (row[4 * q + 4, p] - row[4 * q + 2, p]) - np.float32(2) * (
+                    row[4 * q + 3, p] - row[4 * q + 1, p]
+                )
+    else:
+        for q in range(len(plane)):
+            for p in range(plane.shape[1]):
+                plane[q, p] = (
+                    np.float32(4) * row[4 * q + 1, p]
+                    - np.float32(5) * row[4 * q + 3, p]
+                    + row[4 * q + 5, p]
+                )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
