@@ -1,10 +1,10 @@
-"""glibc's allocator, told to keep what it has: a net asks for the same large blocks again."""
+"""glibc's allocator, told what to keep while a net runs."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _log = logging.getLogger(__name__)
@@ -12,31 +12,46 @@ _log = logging.getLogger(__name__)
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; elsewhere nothing is done
 _MALLOPT = getattr(ctypes.CDLL(None), "mallopt", None) if _TRIM else None
 
-# Parameter of mallopt (malloc.h) → (value while a net runs, glibc's default). No block is mapped by
-# itself, none is given back, and the heap grows in steps of 256 MB. By default every activation is
-# mapped, cleared page by page, and unmapped again.
-_SETTINGS = {
+# Parameters of mallopt (malloc.h) → (value meanwhile, glibc's default).
+# No block is mapped by itself, none is given back, and the heap grows in steps of 256 MB. By
+# default every activation is mapped, cleared page by page, and unmapped again.
+_KEEP = {
     -4: (0, 65536),  # M_MMAP_MAX
     -1: (2**31 - 1, 128 << 10),  # M_TRIM_THRESHOLD
     -2: (256 << 20, 128 << 10),  # M_TOP_PAD
 }
+# Larger blocks are mapped and go back at once. By default glibc raises this limit up to 32 MB, and
+# the holes that large photos leave in its heap grow with the number of images.
+_RETURN = {-3: (4 << 20, 128 << 10)}  # M_MMAP_THRESHOLD
 
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
-    """Keep freed memory for the next request; afterwards it is given back to the system."""
-    _set(0)
+    """Keep freed memory for the next request, for a net whose layers all allocate their maps."""
+    with _set(_KEEP):
+        yield
+
+
+@contextmanager
+def memory_returned() -> Iterator[None]:
+    """Give large blocks back to the system, for a net that has its own memory."""
+    with _set(_RETURN):
+        yield
+
+
+@contextmanager
+def _set(settings: Mapping[int, tuple[int, int]]) -> Iterator[None]:
+    """Change glibc's settings for a while, and have freed memory given back at the end."""
+
+    def choose(which: int) -> None:
+        for parameter, values in settings.items():
+            if _MALLOPT is not None and not _MALLOPT(parameter, values[which]):
+                _log.debug("the allocator refuses parameter %d", parameter)
+
+    choose(0)
     try:
         yield
     finally:
-        _set(1)
+        choose(1)
         if _TRIM is not None:
             _TRIM(0)
-
-
-def _set(choice: int) -> None:
-    if _MALLOPT is None:
-        return
-    for parameter, values in _SETTINGS.items():
-        if not _MALLOPT(parameter, values[choice]):
-            _log.debug("the allocator refuses parameter %d", parameter)

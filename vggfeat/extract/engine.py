@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from vggfeat.data.split import Item
 from vggfeat.errors import ImageChangedError, ImageReadError, NonFiniteError, RecipeError
 from vggfeat.extract import images
-from vggfeat.extract.allocator import memory_kept
+from vggfeat.extract.allocator import memory_kept, memory_returned
 from vggfeat.extract.images import Interpolation, Pixels, Resampler
 from vggfeat.extract.ragged import Window, plan_windows
 from vggfeat.extract.resample import rescale_on_device
@@ -171,7 +170,7 @@ class Extractor:
         launched: deque[_Launched] = deque()
         behind = 1 if self._device.type == "cuda" else 0  # windows that a GPU works on meanwhile
         try:
-            with memory_kept() if isinstance(self._forward, CanvasVgg) else nullcontext():
+            with memory_kept() if isinstance(self._forward, CanvasVgg) else memory_returned():
                 for shard, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
                     if window is not None:
                         decoded = {row: future.result() for row, future in futures.items()}
