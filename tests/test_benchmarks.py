@@ -77,6 +77,7 @@ def test_figures_are_written_with_their_machine_and_few_digits(
         common.write("some", {"x": float("nan")}, tmp_path)
 
 
+@pytest.mark.slow
 def test_processes_answer_in_turn_and_a_failing_one_is_left_out(
     capsys: CaptureFixture[str],
 ) -> None:

@@ -59,7 +59,7 @@ def furthest(found: Tensor, reference: Tensor) -> float:
     st.tuples(st.integers(1, 200_000), st.integers(1, 3)),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_every_row_of_a_ragged_batch_is_the_image_alone(
     sizes: list[tuple[int, int]],
     profile: str,
@@ -86,7 +86,7 @@ def test_every_row_of_a_ragged_batch_is_the_image_alone(
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_every_row_of_a_canvas_is_the_image_alone(
     sizes: list[tuple[int, int]],
     more: tuple[int, int],

@@ -210,6 +210,7 @@ def test_too_small_images_are_refused(profile: str, side: int) -> None:
     assert drift(engine.averages(image), net(image)) < BOUND
 
 
+@pytest.mark.slow
 def test_images_of_one_size_and_their_mirrors_are_averaged() -> None:
     net = thin()
     engine = Int8Vgg(net, calibrate(net, CALIBRATION), 2)

@@ -112,6 +112,7 @@ def store_command(runs_place: Path) -> list[str]:
     return ["store", str(runs_place / "cache" / "s"), "96", "8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writers", [1, 2])
 def test_killed_runs_end_in_the_bytes_of_a_quiet_one(tmp_path: Path, writers: int) -> None:
     quiet = Runs(tmp_path / "quiet", store_command(tmp_path / "quiet"))

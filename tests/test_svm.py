@@ -112,6 +112,7 @@ def test_permuting_the_classes_permutes_the_columns() -> None:
     assert np.allclose(mixed.coef, plain.coef[[2, 0, 1]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_process_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(svm, "_GRAM_SHARE", 0)
     train, val = data(60, 4), data(40, 5)
