@@ -26,8 +26,7 @@ import torch
 
 from benchmarks.common import DATA, EngineError, Worker, median, seconds, serve, skip, tell, write
 from vggfeat import experiment
-from vggfeat.extract.allocator import memory_kept
-from vggfeat.extract.engine import FORMS
+from vggfeat.extract.engine import FORMS, memory_for
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 
@@ -85,7 +84,7 @@ def loss(values: Mapping[str, Any], device: str, repeat: int) -> dict[str, Any]:
 
     @torch.inference_mode()
     def bare() -> None:
-        with memory_kept():
+        with memory_for(batches[0][0]):
             for form, args, options, _ in batches:
                 form(*args, **options)
 

@@ -119,7 +119,9 @@ def test_batches_windows_threads_and_workers_stay_within_the_bound(
     assert distance(raw(describe(photos, **changed)), raw(describe(photos))) <= BOUND  # type: ignore[arg-type]  # ints
 
 
-@pytest.mark.parametrize("canvas", [32])
+@pytest.mark.parametrize(
+    "canvas", [32, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 64))]
+)
 def test_reduced_precision_on_canvases_stays_near(photos: list[Path], canvas: int) -> None:
     reduced = describe(photos, precision="bfloat16", canvas=canvas)
     exact = reference(photos)

@@ -51,6 +51,7 @@ def furthest(found: Tensor, reference: Tensor) -> float:
     return float(distance.max())
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(224, 330), st.integers(224, 330)), min_size=1, max_size=4),
     st.sampled_from(["oxford", "torchvision"]),  # ceil and floor pools
@@ -59,7 +60,7 @@ def furthest(found: Tensor, reference: Tensor) -> float:
     st.tuples(st.integers(1, 200_000), st.integers(1, 3)),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_row_of_a_ragged_batch_is_the_image_alone(
     sizes: list[tuple[int, int]],
     profile: str,
@@ -78,6 +79,7 @@ def test_every_row_of_a_ragged_batch_is_the_image_alone(
     assert furthest(shuffled, found[order]) <= BOUND
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(224, 300), st.integers(224, 300)), min_size=1, max_size=4),
     st.tuples(st.integers(0, 70), st.integers(0, 70)),
@@ -86,7 +88,7 @@ def test_every_row_of_a_ragged_batch_is_the_image_alone(
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_row_of_a_canvas_is_the_image_alone(
     sizes: list[tuple[int, int]],
     more: tuple[int, int],

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Measured on 2 cores of a Zen 4: VGG-16 at Q = 256 to 768 with 300 GFLOP/s (counted as by a direct
-# convolution), thin nets with 100. Only shard sizes and estimates hang on these.
-_FLOPS_PER_THREAD = 150e9
-_FLOPS_PER_THREAD_THIN = 50e9
+# Measured on 2 cores of a Zen 4: VGG-16 at Q = 256 to 768 with 340 GFLOP/s (counted as by a direct
+# convolution), thin nets with 70. Only shard sizes and estimates hang on these.
+_FLOPS_PER_THREAD = 170e9
+_FLOPS_PER_THREAD_THIN = 35e9
 _FLOPS_PER_GPU = 40e12
 _SECONDS_PER_SCALE = 0.004
 

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -170,7 +171,7 @@ class Extractor:
         launched: deque[_Launched] = deque()
         behind = 1 if self._device.type == "cuda" else 0  # windows that a GPU works on meanwhile
         try:
-            with memory_kept() if isinstance(self._forward, CanvasVgg) else memory_returned():
+            with memory_for(self._forward):
                 for shard, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
                     if window is not None:
                         decoded = {row: future.result() for row, future in futures.items()}
@@ -373,6 +374,11 @@ def form_of(
     if pads(net.architecture, device, precision):
         return CanvasVgg(net, graphs=device.type == "cuda")
     return RaggedVgg(net, threads=threads, pixels=batch_pixels)
+
+
+def memory_for(form: Callable[..., object]) -> AbstractContextManager[None]:
+    """Return the settings of the allocator with which a form of the net runs best."""
+    return memory_kept() if isinstance(form, CanvasVgg) else memory_returned()
 
 
 def pads(net: Architecture, device: torch.device, precision: Precision) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ from torch import Tensor
 from vggfeat.errors import VggfeatError
 from vggfeat.nets.vgg import DenseVgg
 
-_log = logging.getLogger(__name__)
-
-_MOST_GRAPHS = 32  # each keeps the activations of its canvas
+_MOST_GRAPHS = 32  # each keeps its own batch
 _SEEN_BEFORE = 2  # times that a shape has come when it is captured
 
 
