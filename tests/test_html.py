@@ -36,6 +36,7 @@ def one_class(name: str, value: float | None = 0.5, recall: float | None = None)
             for k, label in enumerate((1, -1, 0))
         ),
         worst=(Example(id=f"{name}-last.jpg", score=-7.5, label=1),),
+        false_positives=(Example(id=f"{name}-1.jpg", score=0.25, label=-1),),
     )
 
 
@@ -73,6 +74,7 @@ def a_result(
             ),
         ),
         classes=classes,
+        confusion=(),
         means={"voc2007": 0.7654, "voc2010": 0.5, "mean_class_recall": 0.25},
         deviations={},
         measure=measure,

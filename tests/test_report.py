@@ -37,19 +37,24 @@ def one_class(name: str, ap: float | None) -> ClassResult:
         curve=() if ap is None else ((0.2, 1.0), (0.6, 0.75), (1.0, ap)),
         best=(Example(id="a.jpg", score=1.5, label=1), Example(id="b.jpg", score=1.0, label=-1)),
         worst=(Example(id="broken.jpg", score=-2.0, label=1),),
+        false_positives=(Example(id="b.jpg", score=1.0, label=-1),),
     )
 
 
 def result(*classes: ClassResult) -> Result:
     store = StoreUsed(
         model="vgg16-thin",
+        region="image",
         weights="random:0",
+        weights_family="random",
         weights_sha256="w" * 64,
         path="features/x/descriptors.h5",
         fingerprint="f" * 64,
         row_fingerprint="r" * 64,
         recipe={"net": "vgg16-thin", "profile": "oxford"},
         images=24,
+        bytes=50_000,
+        mean_norms=(12.5,),
         unreadable=1,
         zero=0,
         cropped=0,
@@ -84,6 +89,7 @@ def result(*classes: ClassResult) -> Result:
             ),
         ),
         classes=classes,
+        confusion=(),
         means={"voc2007": mean, "voc2010": mean},
         deviations={},
         measure="voc2007",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from vggfeat.nets.architectures import Architecture
     from vggfeat.progress import TerminalWatch
     from vggfeat.recipe import Machine, Recipe
-    from vggfeat.report.result import Result
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -53,9 +52,12 @@ _RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--mirror/--no-mirror", {"default": None, "help": "Average with the horizontal flip."}),
     ("--interpolation", {"help": "bilinear or bicubic."}),
     ("--resampler", {"help": "pillow, or torch on the net's device."}),
+    ("--pooling", {"help": "Odd sizes in the pools: ceil or floor; by default as trained."}),
+    ("--regions", {"metavar": "R,R", "help": "Of boxes: image, box, or image,box for both."}),
     ("--tap", {"help": "fc7, fc7-linear, fc6 or pool5."}),
     ("--precision", {"help": "float32, bfloat16; CPU: int8; GPU: tf32, float16."}),
     ("--aggregate", {"help": "Scales to one descriptor: average, stack or max."}),
+    ("--normalise", {"help": "L2 after the scales are joined, or before as well."}),
     ("--loss", {"help": "hinge or squared_hinge."}),
     ("--grid", {"metavar": "C,C,…", "help": "Values of C; by default 2^-4 … 2^7, growing."}),
     ("--choose-c", {"help": "shared by all classes, or per-class."}),
@@ -185,8 +187,7 @@ def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noq
         values = values_from_stores(stores, values)
     recipe, machine = _build(values), _machine(options)
     evaluation = experiment.evaluate(recipe, machine, _watch(), stores)
-    path = experiment.write(evaluation, machine)
-    _print_result(evaluation.result, path, as_json)
+    _print_result(experiment.write(evaluation, machine), as_json)
 
 
 @main.command()
@@ -214,7 +215,7 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
         evaluation = experiment.evaluate(recipe, machine, watch)
         path = experiment.write(evaluation, machine)
         page = experiment.write_report(evaluation.result, machine)
-        _print_result(evaluation.result, path, as_json)
+        _print_result(path, as_json)
         click.echo(f"page: {page}", err=as_json)
 
 
@@ -563,7 +564,7 @@ def demo(folder: Path, workers: int | None, as_json: bool) -> None:
     from vggfeat import demo as show
 
     outcome = show.run(folder, _watch(), workers)
-    _print_result(outcome.evaluation.result, outcome.result_path, as_json)
+    _print_result(outcome.result_path, as_json)
     click.echo(outcome.comparison(), err=as_json)
 
 
@@ -576,6 +577,8 @@ def _given(
     for name, kind in (("scales", int), ("grid", float)):
         if name in values:
             values[name] = _numbers(values[name], kind, name)
+    if "regions" in values:
+        values["regions"] = tuple(values["regions"].split(","))
     if "model" in values:
         values["models"] = values.pop("model")
     return values
@@ -628,8 +631,8 @@ def _print_estimates(jobs: list[tuple[Recipe, Machine]], as_json: bool) -> None:
     rows = []
     for recipe, machine in jobs:
         dataset = open_for(recipe, machine)
-        for model in recipe.models:
-            job = plan_store(recipe, machine, dataset, model, _watch())
+        for which in recipe.described:
+            job = plan_store(recipe, machine, dataset, which, _watch())
             rows.append(asdict(estimate(recipe, job)))
     if as_json:
         click.echo(json.dumps(rows))
@@ -643,7 +646,10 @@ def _print_estimates(jobs: list[tuple[Recipe, Machine]], as_json: bool) -> None:
         )
 
 
-def _print_result(result: Result, path: Path, as_json: bool) -> None:
+def _print_result(path: Path, as_json: bool) -> None:
+    from vggfeat.report.result import Result
+
+    result = Result.read(path)
     if as_json:
         click.echo(result.model_dump_json())
         return

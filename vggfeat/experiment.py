@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from vggfeat.classify.svm import (
 )
 from vggfeat.data import open_dataset
 from vggfeat.data.published import fetch_dataset, published
-from vggfeat.data.split import Dataset, Kind, Labels, Part
+from vggfeat.data.split import Dataset, Kind, Labels, Part, Regions
 from vggfeat.errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -54,7 +55,7 @@ from vggfeat.planning import (
 )
 from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
-from vggfeat.recipe import Machine, Recipe, device_names, fingerprint
+from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
 from vggfeat.report.result import (
     ClassResult,
     Result,
@@ -63,8 +64,8 @@ from vggfeat.report.result import (
     StoreUsed,
     check_free,
 )
-from vggfeat.rows import Status
-from vggfeat.scoring import class_means, class_results, means, number, split_means
+from vggfeat.rows import Rows, Status
+from vggfeat.scoring import class_means, class_results, confusion, means, number, split_means
 from vggfeat.store.donors import Donors
 from vggfeat.store.layout import DESCRIPTORS
 from vggfeat.store.shards import ShardFolder, tidy
@@ -113,6 +114,21 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Block:
+    """One store, open: a net, and what of each image it describes.
+
+    Attributes:
+        store: Its rows.
+        region: Of each image.
+        rows: Which row describes which item.
+    """
+
+    store: DescriptorStore
+    region: Region
+    rows: Regions
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fitted:
     """What training has given.
 
@@ -137,12 +153,14 @@ class SplitRun:
         fitted: The search, the classifiers and the test scores.
         outcome: What a result keeps of it.
         classes: One for each class.
+        confusion: Counts of (true, predicted) classes; empty where an image has any number.
     """
 
     samples: dict[str, Sample]
     fitted: Fitted
     outcome: SplitOutcome
     classes: tuple[ClassResult, ...]
+    confusion: Counter[tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +243,7 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     first, *others = device_names(machine.device)
     machine = machine.model_copy(update={"device": first})
     dataset = provide(recipe, machine, watch)
-    jobs = [plan_store(recipe, machine, dataset, model, watch) for model in recipe.models]
+    jobs = [plan_store(recipe, machine, dataset, which, watch) for which in recipe.described]
     with _working_on(others if not all(job.complete for job in jobs) else [], recipe, machine):
         return [_extract(job, machine, watch) for job in jobs]
 
@@ -404,6 +422,7 @@ def evaluate(
     seconds: dict[str, float] = {}
     with ExitStack() as opened:
         held = [opened.enter_context(DescriptorStore.open(path)) for path in stores]
+        _check_described(held, recipe)
         dataset = open_for(recipe, machine, held[0].ids if held else None)
         if dataset.kind is Kind.UNLABELLED:
             raise DatasetError(
@@ -417,8 +436,8 @@ def evaluate(
                 "Its images have any number of classes, so there is no class recall.",
                 "Pass --measure voc2007 or voc2010.",
             )
-        for model in recipe.models[len(held) :]:
-            job = plan_store(recipe, machine, dataset, model, watch)
+        for which in recipe.described[len(held) :]:
+            job = plan_store(recipe, machine, dataset, which, watch)
             try:
                 path = find_store(job, recipe)
             except StoreNotFoundError:
@@ -426,14 +445,19 @@ def evaluate(
                 raise
             held.append(opened.enter_context(DescriptorStore.open(path)))
         ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
-        used = tuple(_used(store, ids, recipe) for store in held)
+        regions = [dataset.of_region(region) for _, region in recipe.described]
+        blocks = [
+            Block(store=store, region=region, rows=rows)
+            for store, (_, region), rows in zip(held, recipe.described, regions, strict=True)
+        ]
+        used = tuple(_used(block, ids, recipe) for block in blocks)
         runs = []
         for index, split in enumerate(dataset.splits, 1):
             if len(dataset.splits) > 1:
                 _log.info("split %d of %d", index, len(dataset.splits))
             with _timed(seconds, "read descriptors"):
                 samples = {
-                    part: _sample(held, getattr(split, part), recipe)
+                    part: _sample(blocks, getattr(split, part), recipe)
                     for part in ("train", "val", "test")
                 }
             fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
@@ -474,6 +498,7 @@ def _split_run(
         classes=class_results(
             dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
         ),
+        confusion=confusion(test.labels, scores) if dataset.kind is Kind.ONE_CLASS else Counter(),
     )
 
 
@@ -534,11 +559,12 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
         _log.info("'%s' is replaced: the same recipe, on other images", path)
     make_folder(machine.results)
     metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
+    classifiers = {}
     for index, run in enumerate(evaluation.runs, 1):
         suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
         target = path.with_name(f"{result.name}{suffix}.safetensors")
-        run.fitted.classifier.save(target, metadata)
-    return result.write(machine.results)
+        classifiers[target.name] = run.fitted.classifier.save(target, metadata)
+    return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
 
 
 def write_report(result: Result, machine: Machine) -> Path:
@@ -575,33 +601,65 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(seconds.get(name, 0) + time.monotonic() - begin, 3)
 
 
-def _sample(stores: Sequence[DescriptorStore], part: Part, recipe: Recipe) -> Sample:
+def _check_described(stores: Sequence[DescriptorStore], recipe: Recipe) -> None:
+    """Check that stores that were given by their paths are one for each net and region."""
+    held = tuple((store.recipe["net"], store.recipe.get("region", "image")) for store in stores)
+    if held and held != recipe.described:
+        raise RecipeError(
+            f"The stores hold {', '.join(map(' '.join, held))}.",
+            f"Expected one each, in this order: {', '.join(map(' '.join, recipe.described))}.",
+            "Pass --store so often, or none.",
+        )
+
+
+def _sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
     """Read and aggregate the descriptors of one part, some rows at a time."""
-    width = sum(store.descriptor_size for store in stores)
+    width = sum(block.store.descriptor_size for block in held)
     width *= len(recipe.q) if recipe.aggregate == "stack" else 1
     x = np.empty((len(part.ids), width), dtype=np.float32)
     for start in range(0, len(part.ids), _READ_AT_ONCE):
-        blocks = []
-        for store in stores:
-            rows = store.read(part.ids[start : start + _READ_AT_ONCE], recipe.q)
-            blocks.append(aggregate(rows.descriptors, rows.norms, recipe.aggregate or "average"))
-        x[start : start + _READ_AT_ONCE] = fuse(blocks)
+        ids = part.ids[start : start + _READ_AT_ONCE]
+        x[start : start + _READ_AT_ONCE] = fused(
+            [block.store.read(block.rows.rows(ids), recipe.q) for block in held], recipe
+        )
     return Sample(ids=part.ids, x=x, labels=part.labels)
 
 
-def _used(store: DescriptorStore, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
+def fused(held: Sequence[Rows], recipe: Recipe) -> Floats:
+    """Return what the SVM sees of n items: scales joined, then nets and regions fused.
+
+    Args:
+        held: The rows of each net and region, in the recipe's order.
+        recipe: Says how.
+
+    Returns:
+        (n, D) float32, rows of norm 1; NaN where one of the images is unreadable.
+    """
+    how = recipe.aggregate or "average"
+    return fuse([aggregate(r.descriptors, r.norms, how, recipe.normalise) for r in held])
+
+
+def _used(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
+    store = block.store
+    wanted = sorted(set(block.rows.rows(ids)))
     held = {i: row for row, i in enumerate(store.ids)}
-    rows = [held[i] for i in ids]
+    rows = [held[i] for i in wanted]
     statuses, sizes = store.statuses()[rows], store.image_sizes()[rows]
+    norms = store.norms(recipe.q)[rows][statuses == Status.OK]
+    origin = json.loads(store.attribute("created_by"))
     return StoreUsed(
         model=store.recipe["net"],
-        weights=json.loads(store.attribute("created_by"))["weights"],
+        region=block.region,
+        weights=origin["weights"],
+        weights_family=origin.get("weights_family", "own"),
         weights_sha256=store.recipe["weights_sha256"],
         path=str(store.path),
         fingerprint=store.fingerprint,
         row_fingerprint=store.row_fingerprint,
         recipe=store.recipe,
         images=len(rows),
+        bytes=store.path.stat().st_size,
+        mean_norms=tuple(number(mean) for mean in norms.mean(axis=0)) if len(norms) else (),
         unreadable=int((statuses == Status.UNREADABLE).sum()),
         zero=int((statuses == Status.ZERO).sum()),
         cropped=int(
@@ -620,6 +678,7 @@ def _result(
     outcomes = tuple(run.outcome for run in runs)
     classes = class_means([run.classes for run in runs])
     measure = recipe.measure or "voc2007"
+    confused = sum((run.confusion for run in runs), Counter[tuple[int, int]]())
     values, deviations = split_means([outcome.means for outcome in outcomes])
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
     return Result(
@@ -632,6 +691,7 @@ def _result(
         descriptor_size=runs[0].fitted.classifier.coef.shape[1],
         splits=outcomes,
         classes=classes,
+        confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
         deviations=deviations,
         measure=measure,
@@ -649,10 +709,10 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = []
     for store in stores:
-        if store.weights.startswith("random:"):
-            found.append(f"{store.model} has random weights ({store.weights}): a substitute.")
-        elif store.recipe["profile"] != "oxford":
-            found.append(f"{store.model} has {store.recipe['profile']}'s weights: a substitute.")
+        if store.weights_family != "oxford":
+            what = {"random": "random weights", "torchvision": "torchvision's weights"}
+            name = what.get(store.weights_family, "weights that are not known")
+            found.append(f"{store.model} has {name} ({store.weights}): a substitute.")
         lost = {"unreadable": store.unreadable, "with a descriptor of zero": store.zero}
         found += [f"{n} images are {what} ({store.model})." for what, n in lost.items() if n]
         if store.cropped:

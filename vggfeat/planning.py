@@ -26,9 +26,9 @@ from vggfeat.extract.images import (
     rescaled_size,
 )
 from vggfeat.nets.architectures import Architecture, architecture
-from vggfeat.nets.weights import Weights, find_weights
+from vggfeat.nets.weights import PROFILES, Weights, find_weights, pooled
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe, device_names, fingerprint
+from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
 from vggfeat.store.donors import Donors, possible_donors, siblings
 from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
 from vggfeat.store.shards import shard_rows
@@ -67,6 +67,7 @@ class StoreJob:
 
     Attributes:
         model: The net.
+        region: What of each image is described.
         folder: Of the store.
         plan: Of the store.
         items: Its n images, sorted by id.
@@ -76,6 +77,7 @@ class StoreJob:
     """
 
     model: str
+    region: Region
     folder: Path
     plan: StorePlan
     items: Sequence[Item]
@@ -115,7 +117,11 @@ class Estimate:
 
 
 def plan_store(
-    recipe: Recipe, machine: Machine, dataset: Dataset, model: str, watch: Watch
+    recipe: Recipe,
+    machine: Machine,
+    dataset: Dataset,
+    described: tuple[str, Region],
+    watch: Watch,
 ) -> StoreJob:
     """Decide which store serves a recipe, and how it would be made.
 
@@ -123,25 +129,29 @@ def plan_store(
         recipe: What is wanted.
         machine: Where.
         dataset: Opened, and limited as the recipe says.
-        model: Which of the recipe's nets.
+        described: Which of the recipe's nets, and what of each image it describes.
         watch: Told of the hashing.
 
     Raises:
         WeightsError: If the weights are absent or unknown.
     """
+    model, region = described
     net = architecture(model)
-    weights = find_weights(net, recipe.weights_of(model), recipe.profile)
-    with watch.step("hash images", len(dataset.items), "images") as advance:
+    weights = pooled(find_weights(net, recipe.weights_of(model), recipe.profile), recipe.pooling)
+    items = dataset.of_region(region).items
+    with watch.step("hash images", len(items), "images") as advance:
         digests = []
-        paths = (item.path for item in dataset.items)
+        paths = (item.path for item in items)
         for digest in sha256_of_each(paths, fresh=machine.verify_images):
             digests.append(digest)
             advance(1)
     row = row_recipe(recipe, model, weights)
+    if region == "box":
+        row["region"] = region  # else a box's row would be taken for that of its whole image
     if recipe.precision == "int8":
         row["calibration"] = _calibration(digests, recipe)
     row_fingerprint = fingerprint(row)
-    manifest = manifest_digest(dataset.items, digests)
+    manifest = manifest_digest(items, digests)
     whole = fingerprint(
         {"row_fingerprint": row_fingerprint, "scales": recipe.q, "manifest_sha256": manifest}
     )
@@ -155,19 +165,20 @@ def plan_store(
         recipe=row,
         scales=recipe.q,
         manifest_sha256=manifest,
-        rows=len(dataset.items),
+        rows=len(items),
         descriptor_size=size,
-        id_bytes=max(len(item.id.encode()) for item in dataset.items),
+        id_bytes=max(len(item.id.encode()) for item in items),
         shard_rows=shard_rows(seconds, 4 * size * len(recipe.q)),
         execution=execution,
-        donors=possible_donors(folder, row_fingerprint),
-        created_by={**versions(), "weights": weights.origin},
+        donors=() if region == "box" else possible_donors(folder, row_fingerprint),
+        created_by={**versions(), "weights": weights.origin, "weights_family": weights.family},
     )
     return StoreJob(
         model=model,
+        region=region,
         folder=folder,
         plan=plan,
-        items=dataset.items,
+        items=items,
         digests=digests,
         weights=weights,
         row_seconds=seconds,
@@ -176,7 +187,9 @@ def plan_store(
 
 def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
     """Return everything that changes one (image, scale) row of a store."""
-    return {
+    published = PROFILES[weights.profile.name].ceil_mode
+    other = {} if weights.profile.ceil_mode == published else {"pooling": recipe.pooling}
+    return other | {
         "net": model,
         "tap": recipe.tap,
         "weights_sha256": weights.sha256,
@@ -270,14 +283,16 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
         StaleStoreError: If a store is not what was asked for, with the differences.
     """
     completed = dict(values)
-    models, origins = [], []
-    for number, path in enumerate(paths):
+    models: dict[str, str] = {}  # a net that describes images and boxes has two stores
+    regions: dict[str, None] = {}
+    for path in paths:
         with DescriptorStore.open(path) as store:
             own = {key: store.recipe[key] for key in _ROW_FIELDS}
             own["resampler"] = store.recipe["resampler"].partition("-")[0]
             asked = {key: completed.setdefault(key, value) for key, value in own.items()}
             own["net"] = store.recipe["net"]
-            asked["net"] = (*completed.get("models", ()), *[own["net"]] * len(paths))[number]
+            wanted = completed.get("models", (own["net"],))
+            asked["net"] = own["net"] if own["net"] in wanted else ", ".join(wanted)
             differences = [
                 f"{key} {own[key]!r} there, {value!r} asked for"
                 for key, value in asked.items()
@@ -286,9 +301,10 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
             if differences:
                 raise StaleStoreError(store.path, differences)
             completed.setdefault("scales", store.scales)
-            models.append(own["net"])
-            origins.append(json.loads(store.attribute("created_by"))["weights"])
-    return {"weights": tuple(origins), **completed, "models": tuple(models)}
+            regions[store.recipe.get("region", "image")] = None
+            models[own["net"]] = json.loads(store.attribute("created_by"))["weights"]
+    found = {"weights": tuple(models.values()), "regions": tuple(regions)}
+    return {**found, **completed, "models": tuple(models)}
 
 
 def estimate(recipe: Recipe, job: StoreJob) -> Estimate:

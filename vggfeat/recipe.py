@@ -18,11 +18,13 @@ from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
+Region = Literal["image", "box"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
 _VOC_SCALES = (256, 384, 512, 640, 768)  # Simonyan & Zisserman 2015, App. B
 _CALTECH_SCALES = (256, 384, 512)
+_WITH_BOXES = "voc2012-action"
 
 
 class _Record(BaseModel):
@@ -37,12 +39,14 @@ class Paper(_Record):
         row: Its row.
         column: Its column.
         value: The figure, percent.
+        deviation: Over the splits, percent; None where none was published.
     """
 
     table: int
     row: str
     column: str
     value: float
+    deviation: float | None = None
 
 
 class Recipe(_Record):
@@ -59,8 +63,12 @@ class Recipe(_Record):
         interpolation: Filter of the rescaling.
         resampler: What rescales: Pillow, or torch on the net's device.
         tap: The layer that is averaged.
+        pooling: Rounding of odd sizes in the net's pools, up or down; None for that of the weights.
+        regions: Where the items are boxes: what of each is described, the whole image, the box, or
+            both for late fusion; None for the data set's own.
         precision: Of the net's layers; tf32 and float16 are for GPUs, int8 for CPUs.
         aggregate: How the scales become one descriptor; None for the data set's own.
+        normalise: L2 of the joined descriptor alone, "after", or of each scale's "before" as well.
         loss: Of the SVM.
         grid: Values of C; None for 2^-4 ... 2^7, which grows while the best lies at its edge.
         choose_c: One C for all classes, or one for each.
@@ -81,8 +89,11 @@ class Recipe(_Record):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     resampler: Literal["pillow", "torch"] = "pillow"
     tap: Tap = "fc7"
+    pooling: Literal["ceil", "floor"] | None = None
+    regions: tuple[Region, ...] | None = None
     precision: Precision = "float32"
     aggregate: Aggregate | None = None
+    normalise: Literal["after", "before"] = "after"
     loss: Loss = "hinge"
     grid: tuple[float, ...] | None = None
     choose_c: Literal["shared", "per-class"] = "shared"
@@ -122,6 +133,13 @@ class Recipe(_Record):
             raise RecipeError(f"Scales {value}: one occurs twice.")
         return value
 
+    @field_validator("regions")
+    @classmethod
+    def _sound_regions(cls, value: tuple[Region, ...] | None) -> tuple[Region, ...] | None:
+        if value is not None and (not value or len(set(value)) != len(value)):
+            raise RecipeError(f"Regions {value}.", "Expected image, box, or both once.")
+        return value
+
     @field_validator("grid")
     @classmethod
     def _sound_grid(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -136,6 +154,12 @@ class Recipe(_Record):
                 "choose_c = 'per-class' with measure = 'mean_class_recall'.",
                 "Recall of one class rises as the others' C falls, so no class can choose alone.",
                 "Pass --choose-c shared, or an average precision as --measure.",
+            )
+        if "box" in (self.regions or ()) and not self.dataset.startswith(_WITH_BOXES):
+            raise RecipeError(
+                f"regions = {list(self.regions or ())} on {self.dataset!r}.",
+                "Its items are whole images, without boxes.",
+                f"Leave regions out, or take {_WITH_BOXES}.",
             )
         if len(self.weights) not in {1, len(self.models)}:
             raise RecipeError(
@@ -199,14 +223,21 @@ class Recipe(_Record):
 
     def _completed(self) -> dict[str, Any]:
         voc = self.dataset.startswith("voc")
+        boxes = self.dataset.startswith(_WITH_BOXES)
         precision = "voc2010" if self.dataset.startswith("voc2012") else "voc2007"
         own = {
             "scales": _VOC_SCALES if voc else _CALTECH_SCALES,
+            "regions": ("image", "box") if boxes else ("image",),
             "aggregate": "average" if voc else "stack",
             "measure": precision if voc else "mean_class_recall",
         }
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return values | {k: v for k, v in own.items() if values[k] is None}
+
+    @property
+    def described(self) -> tuple[tuple[str, Region], ...]:
+        """Each net with each region: one store, and one block of the fused descriptor, for each."""
+        return tuple((model, region) for model in self.models for region in self.regions or ())
 
     @property
     def q(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ is fitted by scikit-learn's LinearSVC, which solves the same problem.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -118,11 +119,17 @@ class LinearOneVsRest:
         result: npt.NDArray[np.float64] = x.astype(np.float64) @ self.coef.T + self.intercept
         return result
 
-    def save(self, path: Path, metadata: dict[str, Any]) -> None:
-        """Write a safetensors file: coef, intercept, and the classes with `metadata` as JSON."""
+    def save(self, path: Path, metadata: dict[str, Any]) -> str:
+        """Write a safetensors file: coef, intercept, and the classes with `metadata` as JSON.
+
+        Returns:
+            Its SHA-256.
+        """
         header = {"classes": json.dumps(self.classes), "metadata": json.dumps(metadata)}
         tensors = {"coef": self.coef, "intercept": self.intercept}
-        publish_bytes(path, save(tensors, metadata=header))
+        data = save(tensors, metadata=header)
+        publish_bytes(path, data)
+        return hashlib.sha256(data).hexdigest()
 
 
 def choose_c(
