@@ -49,6 +49,20 @@ class Paper(_Record):
     deviation: float | None = None
 
 
+class Ablation(_Record):
+    """What a recipe changes in another one, to see what that is worth.
+
+    Attributes:
+        base: Name of the recipe that everything else is taken from.
+        question: What is changed, for example "scales".
+        answer: To what, for example "256".
+    """
+
+    base: str
+    question: str
+    answer: str
+
+
 class Recipe(_Record):
     """Everything that decides the numbers of one experiment; each default stands here alone.
 
@@ -78,6 +92,7 @@ class Recipe(_Record):
         limit: So many images of each part only.
         name: Of the result; None for one made from the recipe.
         paper: The published figure.
+        ablation: What it changes in another recipe.
     """
 
     dataset: str
@@ -103,6 +118,7 @@ class Recipe(_Record):
     limit: int | None = Field(default=None, ge=1)
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     paper: Paper | None = None
+    ablation: Ablation | None = None
 
     @field_validator("dataset")
     @classmethod
@@ -218,8 +234,8 @@ class Recipe(_Record):
         return "-".join([slug(self.dataset), *self.models, fingerprint(self.canonical())[:8]])
 
     def canonical(self) -> dict[str, Any]:
-        """Return what identifies the experiment: all but its name and the paper's figure."""
-        return self.model_dump(mode="json", exclude={"name", "paper"})
+        """Return what identifies the experiment: all but its name and what it is compared with."""
+        return self.model_dump(mode="json", exclude={"name", "paper", "ablation"})
 
     def _completed(self) -> dict[str, Any]:
         voc = self.dataset.startswith("voc")
@@ -321,7 +337,7 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     if isinstance(cause, RecipeError):
         return cause
     field = ".".join(str(part) for part in first["loc"])
-    inner = Paper if first["loc"][0] == "paper" else model
+    inner = {"paper": Paper, "ablation": Ablation}.get(str(first["loc"][0]), model)
     if first["type"] == "extra_forbidden":
         wrong = f"Unknown field {field!r} in {source}."
         return RecipeError(wrong, nearest(str(first["loc"][-1]), inner.model_fields))
