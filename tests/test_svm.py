@@ -32,6 +32,7 @@ def settings(**changed: object) -> SvmSettings:
         "difficult": "ignore",
         "measure": "voc2007",
         "seed": 0,
+        "device": "cpu",
         "workers": 2,
     }
     return SvmSettings(**{**fields, **changed})  # type: ignore[arg-type]  # by name

@@ -155,7 +155,7 @@ def extract(dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN4
 
     recipe, machine = _recipe(options), _machine(options)
     if dry_run:
-        _print_estimates([(recipe, machine)], as_json)
+        _print_estimates(recipe, machine, as_json)
         return
     paths = [str(path) for path in experiment.extract(recipe, machine, _watch())]
     click.echo(json.dumps(paths) if as_json else "\n".join(paths))
@@ -198,6 +198,8 @@ def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noq
 def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)
     """Extract, train, evaluate and report, for each recipe; options win over its fields.
 
+    Of several recipes, one that cannot run is told, and the others go on.
+
     \b
     Example:
       vggfeat run pipelines/voc2007-vgg16.toml
@@ -207,16 +209,25 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
 
     machine, watch = _machine(options), _watch()
     loaded = [Recipe.from_toml(path, _given(options, _RECIPE_OPTIONS)) for path in recipes]
-    if dry_run:
-        _print_estimates([(recipe, machine) for recipe in loaded], as_json)
-        return
-    for recipe in loaded:
-        experiment.extract(recipe, machine, watch)
-        evaluation = experiment.evaluate(recipe, machine, watch)
-        path = experiment.write(evaluation, machine)
-        page = experiment.write_report(evaluation.result, machine)
-        _print_result(path, as_json)
-        click.echo(f"page: {page}", err=as_json)
+    failed = 0
+    for source, recipe in zip(recipes, loaded, strict=True):
+        try:
+            if dry_run:
+                _print_estimates(recipe, machine, as_json)
+                continue
+            path, page = experiment.run(recipe, machine, watch)
+            _print_result(path, as_json)
+            click.echo(f"page: {page}", err=as_json)
+        except Interrupted:
+            raise
+        except VggfeatError as error:
+            if len(loaded) == 1:
+                raise
+            click.echo(f"vggfeat: '{source}': {error}", err=True)
+            failed += 1
+    if failed:
+        click.echo(f"vggfeat: {failed} of {len(loaded)} recipes failed.", err=True)
+        click.get_current_context().exit(1)
 
 
 @main.command()
@@ -622,27 +633,25 @@ def _watch() -> TerminalWatch:
     return watch
 
 
-def _print_estimates(jobs: list[tuple[Recipe, Machine]], as_json: bool) -> None:
+def _print_estimates(recipe: Recipe, machine: Machine, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from vggfeat.experiment import open_for
-    from vggfeat.planning import estimate, plan_store
+    from vggfeat.costs import foresee
 
-    rows = []
-    for recipe, machine in jobs:
-        dataset = open_for(recipe, machine)
-        for which in recipe.described:
-            job = plan_store(recipe, machine, dataset, which, _watch())
-            rows.append(asdict(estimate(recipe, job)))
+    watch = _watch()
+    found = list(foresee(recipe, machine, watch))
     if as_json:
-        click.echo(json.dumps(rows))
+        click.echo(json.dumps([asdict(one) for one in found]))
         return
-    for row in rows:
+    for one in found:
+        for what in one.fetches:
+            click.echo(f"to fetch first: {what}")
+        name = one.store or f"{one.model}, {one.region}"
         click.echo(
-            f"{row['store']}: {row['rows']} images, {row['copied']} of them in other stores, "
-            f"{row['gflop']:,.0f} GFLOP, about {row['seconds']:,.0f} s, "
-            f"{row['disk_bytes'] / 1e6:,.1f} MB of {row['free_bytes'] / 1e6:,.0f} MB free"
-            f"{', complete' if row['complete'] else ''}"
+            f"{name}: {one.rows} images, {one.done} of them done, {one.copied} in other stores, "
+            f"{one.gflop:,.0f} GFLOP, about {one.seconds:,.0f} s, "
+            f"{one.disk_bytes / 1e6:,.1f} MB of {one.free_bytes / 1e6:,.0f} MB free"
+            f"{', complete' if one.complete else ''}"
         )
 
 

@@ -520,6 +520,8 @@ def fit_and_score(
         watch: Told of the progress; may stop the search.
         seconds: Gets the time of each step.
     """
+    from vggfeat.extract.engine import torch_device
+
     settings = SvmSettings(
         loss=recipe.loss,
         grid=recipe.grid,
@@ -527,6 +529,7 @@ def fit_and_score(
         difficult=recipe.difficult,
         measure=recipe.measure or "voc2007",
         seed=recipe.seed,
+        device=str(torch_device(device_names(machine.device)[0])),
         workers=workers(machine),
     )
     train, val = samples["train"].readable, samples["val"].readable
@@ -584,6 +587,20 @@ def write_report(result: Result, machine: Machine) -> Path:
         paths = {}
     write_page(result, path, (lambda image: paths[image].read_bytes()) if paths else None)
     return path
+
+
+def run(recipe: Recipe, machine: Machine, watch: Watch) -> tuple[Path, Path]:
+    """Extract, train, evaluate, and write result and page; what is there is not done again.
+
+    Returns:
+        The paths of the JSON and of the page.
+
+    Raises:
+        VggfeatError: As the steps say.
+    """
+    extract(recipe, machine, watch)
+    path = write(evaluate(recipe, machine, watch), machine)
+    return path, write_report(Result.read(path), machine)
 
 
 def _told(watch: Watch, advance: Callable[[int], None]) -> Callable[[int], None]:

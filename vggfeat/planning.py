@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,20 +15,17 @@ from typing import TYPE_CHECKING, Any
 from vggfeat import __version__
 from vggfeat.data.split import Dataset, Item, manifest_digest, slug
 from vggfeat.digests import sha256_of_each
-from vggfeat.errors import ImageReadError, StaleStoreError, StoreError, StoreNotFoundError
+from vggfeat.errors import StaleStoreError, StoreError, StoreNotFoundError
 from vggfeat.extract.images import (
     DECODER,
     MAX_ASPECT,
     MAX_PIXELS,
-    cropped,
-    read_size,
-    rescaled_size,
 )
 from vggfeat.nets.architectures import Architecture, architecture
 from vggfeat.nets.weights import PROFILES, Weights, find_weights, pooled
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
-from vggfeat.store.donors import Donors, possible_donors, siblings
+from vggfeat.store.donors import possible_donors, siblings
 from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
 from vggfeat.store.shards import shard_rows
 from vggfeat.store.store import DescriptorStore
@@ -91,31 +87,6 @@ class StoreJob:
         return (self.folder / RECORD).exists()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a job would cost.
-
-    Attributes:
-        store: Where it would stand.
-        rows: Images in the store.
-        copied: How many another store has already, at every scale.
-        gflop: Of all forward passes.
-        seconds: A rough guess.
-        disk_bytes: Of the complete store; while it is assembled twice as much.
-        free_bytes: On that disk.
-        complete: Whether nothing is left to do.
-    """
-
-    store: str
-    rows: int
-    copied: int
-    gflop: float
-    seconds: float
-    disk_bytes: int
-    free_bytes: int
-    complete: bool
-
-
 def plan_store(
     recipe: Recipe,
     machine: Machine,
@@ -157,8 +128,8 @@ def plan_store(
     )
     folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{whole[:8]}"
     size = net.descriptor_size(recipe.tap)
-    execution = _execution(recipe, machine, net)
-    seconds = _row_seconds(recipe, model, weights, execution)
+    execution = execution_of(recipe, machine, net)
+    seconds = row_seconds(recipe, model, weights.profile.ceil_mode, execution)
     plan = StorePlan(
         fingerprint=whole,
         row_fingerprint=row_fingerprint,
@@ -307,53 +278,18 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
     return {**found, **completed, "models": tuple(models)}
 
 
-def estimate(recipe: Recipe, job: StoreJob) -> Estimate:
-    """Say what a job would cost, without doing any of it."""
-    net = architecture(job.model)
-    have = _copied(job)
-    step = max(1, len(job.items) // 500)  # headers of some 500 images stand for all
-    flop = sampled = 0
-    for item in job.items[::step]:
-        try:
-            size = cropped(*read_size(item))
-        except ImageReadError:
-            continue
-        sampled += 1
-        for q in recipe.q:
-            height, width = rescaled_size(*size, q)
-            ceil = job.weights.profile.ceil_mode
-            flop += 2 * net.multiply_adds(height, width, ceil_mode=ceil, tap=recipe.tap)
-    todo = 0 if job.complete else len(job.items) - have
-    passes = (2 if recipe.mirror else 1) * todo / max(sampled, 1)
-    existing = next(p for p in (job.folder, *job.folder.parents) if p.exists())
-    return Estimate(
-        store=str(job.folder / DESCRIPTORS),
-        rows=len(job.items),
-        copied=have,
-        gflop=flop * passes / 1e9,
-        seconds=job.row_seconds * todo,
-        disk_bytes=len(job.items) * (4 * len(recipe.q) * (job.plan.descriptor_size + 1) + 64),
-        free_bytes=shutil.disk_usage(existing).free,
-        complete=job.complete,
-    )
-
-
 def versions() -> dict[str, str]:
     """Return the versions that a number may hang on."""
     packages = {name: version(name) for name in _PACKAGES}
     return {"vggfeat": __version__, "python": platform.python_version(), **packages}
 
 
-def _copied(job: StoreJob) -> int:
-    with Donors(job.folder, job.plan) as donors:
-        return sum(donors.covers(digest, job.plan.scales) for digest in job.digests)
-
-
 def _torch_resampler() -> str:
     return f"torch-{version('torch').split('.')[0]}"
 
 
-def _execution(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:
+def execution_of(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:
+    """Decide in which portions, and with how many threads, a net works here."""
     import torch
 
     from vggfeat.extract.engine import check_precision, pads, torch_device
@@ -387,9 +323,15 @@ def _memory(machine: Machine, device: torch.device) -> float:
     return _SHARE_OF_FREE * free
 
 
-def _row_seconds(recipe: Recipe, model: str, weights: Weights, execution: dict[str, Any]) -> float:
-    """Estimate the time for one image of 4:3."""
-    ceil = weights.profile.ceil_mode
+def row_seconds(recipe: Recipe, model: str, ceil: bool, execution: dict[str, Any]) -> float:
+    """Estimate the seconds for one image of 4:3.
+
+    Args:
+        recipe: Says at which scales.
+        model: The net.
+        ceil: Whether its pools round odd sizes up.
+        execution: As from `execution_of`.
+    """
     macs = sum(
         architecture(model).multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=recipe.tap)
         for q in recipe.q

@@ -13,8 +13,9 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
 import numpy as np
@@ -26,6 +27,9 @@ from sklearn.svm import LinearSVC
 from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall
 from vggfeat.publish import publish_bytes
+
+if TYPE_CHECKING:
+    from vggfeat.classify.admm import Admm
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int8]
@@ -55,6 +59,7 @@ class SvmSettings:
         difficult: Images of label 0 are left out, or negatives.
         measure: What C is chosen by.
         seed: Of the coordinate order.
+        device: "cpu", or the GPU that solves first; what it leaves, the processor finishes.
         workers: Threads, or processes of LinearSVC.
     """
 
@@ -64,6 +69,7 @@ class SvmSettings:
     difficult: Literal["ignore", "negative"]
     measure: Measure
     seed: int
+    device: str
     workers: int
 
 
@@ -233,12 +239,26 @@ def _solver(
     return _LinearSvcs(x, labels, settings)
 
 
+def _admm(x: Floats, device: str) -> Admm | None:
+    """Return what solves on a GPU; None on the processor, or where its memory is too small."""
+    if device == "cpu":
+        return None
+    from vggfeat.classify.admm import Admm
+
+    if Admm.need(len(x)) <= Admm.room(device):
+        return Admm(x, device)
+    _log.warning(
+        "%d images are too many for the memory of %s: the SVMs stay on the CPU", len(x), device
+    )
+    return None
+
+
 class _SharedGram:
     """Fits all classes at once; each call goes on from the one before."""
 
-    name = "dual"
-
     def __init__(self, x: Floats, labels: Labels, settings: SvmSettings, gap: float) -> None:
+        self._admm = _admm(x, settings.device)
+        self.name = f"dual, {settings.device}" if self._admm else "dual"
         self.learnable = _learnable(labels)
         self._x = x
         self._y = labels[:, self.learnable].astype(np.float64)
@@ -251,17 +271,21 @@ class _SharedGram:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gram = self._last = None
+        self._gram = self._last = self._admm = None
 
     def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
         exact = dual.needs_exact(c, self._gap)
         if self._gram is None or (exact and self._gram.dtype != np.float64):
-            self._gram = dual.gram_matrix(self._x, exact=exact)
+            whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
+            self._gram = whole(exact=exact)
         settings = self._settings
+        problems = (self._y, c[self.learnable], settings.loss)
+        if self._admm:
+            self._last = self._admm.solve(problems, self._gap, self._last, lambda: check(0))
         self._last = found = dual.solve(
             self._gram,
-            (self._y, c[self.learnable], settings.loss),
+            problems,
             dual.Effort(gap=self._gap, seed=settings.seed, threads=settings.workers),
             start=self._last,
             check=lambda: check(0),
