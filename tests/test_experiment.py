@@ -29,6 +29,9 @@ from vggfeat.errors import (
     StoreNotFoundError,
 )
 from vggfeat.experiment import Evaluation, evaluate, extract, write, write_report
+from vggfeat.nets.architectures import architecture
+from vggfeat.nets.vgg import DenseVgg
+from vggfeat.nets.weights import find_weights, pooled
 from vggfeat.planning import values_from_stores
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
@@ -573,3 +576,44 @@ def test_a_helper_can_do_all_of_the_work(tiny_voc: Path, machine: Machine) -> No
     )
     assert done.returncode == 1
     assert done.stderr.startswith("vggfeat: ")
+
+
+def test_pools_round_as_the_recipe_says(tmp_path: Path, machine: Machine) -> None:
+    """224×301: pool5 is 7×10 cells by Caffe's rule and 7×9 by torch's."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    Image.fromarray(photo(224, 301, seed=1)).save(root / "only.png")
+    found = {}
+    for pooling in (None, "ceil", "floor"):
+        values = {"models": ("vgg16-thin",), "weights": ("random:0",), "scales": (224,)}
+        wanted = Recipe.build({"dataset": f"folder:{root}", "pooling": pooling, **values}, "a test")
+        [path] = extract(wanted, machine, Watch())
+        with DescriptorStore.open(path) as store:
+            found[pooling] = store.read().descriptors[0, 0] * store.read().norms[0, 0]
+            assert store.recipe.get("pooling") == ("floor" if pooling == "floor" else None)
+    for pooling, ceil in (("ceil", True), ("floor", False)):
+        net = architecture("vgg16-thin")
+        weights = pooled(find_weights(net, "random:0"), "ceil" if ceil else "floor")
+        dense = DenseVgg(net, weights.load(), weights.profile, "fc7")
+        image = torch.from_numpy(photo(224, 301, seed=1))
+        with torch.inference_mode():
+            both = [dense(one[None].contiguous()) for one in (image, image.flip(1))]
+        expected = torch.stack(both).mean(dim=0)[0].numpy()
+        error = np.linalg.norm(found[pooling] - expected) / np.linalg.norm(expected)
+        assert error <= 1e-5
+    assert np.array_equal(found[None], found["ceil"])
+    assert not np.allclose(found["ceil"], found["floor"], rtol=1e-2)
+
+
+def test_rows_of_boxes_are_not_taken_for_whole_images(tmp_path: Path, machine: Machine) -> None:
+    home = write_action_tree(tmp_path / "data") / "VOCdevkit" / "VOC2012"
+    for n, path in enumerate(sorted((home / "JPEGImages").iterdir())):
+        Image.fromarray(photo(90, 101, seed=n)).save(path, quality=95)
+    machine = machine.model_copy(update={"data_root": tmp_path / "data"})
+    [boxes] = extract(recipe(tmp_path, dataset="voc2012-action", regions=["box"]), machine, Watch())
+    [images] = extract(recipe(tmp_path, dataset=f"folder:{home / 'JPEGImages'}"), machine, Watch())
+    with DescriptorStore.open(boxes) as persons, DescriptorStore.open(images) as whole:
+        box, image = persons.read(["2010_000002/1"]), whole.read(["2010_000002.jpg"])
+        assert np.array_equal(box.image_sha256, image.image_sha256)
+        assert not np.allclose(box.descriptors, image.descriptors, atol=1e-3)
+        assert persons.row_fingerprint != whole.row_fingerprint
