@@ -585,6 +585,7 @@ def write_report(result: Result, machine: Machine) -> Path:
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)
         paths = {}
+    make_folder(machine.results)
     write_page(result, path, (lambda image: paths[image].read_bytes()) if paths else None)
     return path
 
