@@ -91,10 +91,28 @@ def _options(*groups: tuple[tuple[str, dict[str, Any]], ...]) -> Callable[[_Comm
         for flag, settings in reversed([option for group in groups for option in group]):
             name = flag.split("/")[0].removeprefix("--").replace("-", "_")
             envvar = f"VGGFEAT_{name.upper()}"
-            command = click.option(flag, name, envvar=envvar, show_envvar=True, **settings)(command)
+            option = click.option(
+                flag, name, cls=_FieldOption, envvar=envvar, show_envvar=True, **settings
+            )
+            command = option(command)
         return command
 
     return decorate
+
+
+class _FieldOption(click.Option):
+    """An option for a field of a record, whose default stands there and is shown by `--help`."""
+
+    def get_help_extra(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's own record)
+        from vggfeat.recipe import Machine, Recipe
+
+        extra = super().get_help_extra(ctx)
+        fields = {**Machine.model_fields, **Recipe.model_fields}
+        field = fields["models" if self.name == "model" else str(self.name)]
+        if not field.is_required() and field.default is not None and field.default is not False:
+            several = isinstance(field.default, tuple)
+            extra["default"] = ",".join(field.default) if several else str(field.default)
+        return extra
 
 
 class _Group(click.Group):

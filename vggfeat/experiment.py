@@ -29,7 +29,7 @@ from vggfeat.classify.svm import (
     fit,
 )
 from vggfeat.data import open_dataset
-from vggfeat.data.published import fetch_dataset, published
+from vggfeat.data.published import fetch_dataset, lacking, published
 from vggfeat.data.split import Dataset, Kind, Labels, Part, Regions
 from vggfeat.errors import (
     DatasetError,
@@ -184,12 +184,13 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
         machine: Says where data sets are.
         stored_ids: The ids of a store that stands in for the images.
     """
-    dataset = open_dataset(
-        recipe.dataset, machine.data_root, seed=recipe.seed, stored_ids=stored_ids
-    )
+    name = recipe.dataset
+    dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
     if dataset.ignored:
         count, first = len(dataset.ignored), dataset.ignored[0]
         _log.info("%d files are no images and are left out, the first is '%s'", count, first)
+    if short := lacking(dataset):
+        _log.warning("%s is not whole: %s; its score is not the published task's", name, short)
     return dataset.limited(recipe.limit)
 
 
