@@ -110,7 +110,7 @@ def test_the_transformed_filter_of_a_constant_is_known() -> None:
 def test_code_that_an_earlier_process_compiled_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Path(kernels.winograd.stats.cache_path)
+    place = Path(str(kernels.winograd.stats.cache_path))
     assert place.parent == Path(kernels.__file__).parent or place.name.startswith("nets_")
     stats = SimpleNamespace(cache_path=str(tmp_path))
     monkeypatch.setattr(kernels, "winograd", SimpleNamespace(stats=stats))

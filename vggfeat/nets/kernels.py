@@ -44,7 +44,7 @@ _FILTER = np.array(
 
 def compiled() -> bool:
     """Tell whether an earlier process has left compiled code; else the first call takes 15 s."""
-    return any(Path(winograd.stats.cache_path).glob("kernels.*.nbi"))
+    return any(Path(str(winograd.stats.cache_path)).glob("kernels.*.nbi"))
 
 
 def transformed_filter(weight: Floats) -> Floats:
