@@ -143,9 +143,9 @@ class Cell:
     column: Column
 
     @property
-    def figure(self) -> Figure | None:
-        """What is printed there, if anything."""
-        return self.row.figures.get(self.column.name)
+    def figure(self) -> Figure:
+        """What is printed there, nothing perhaps."""
+        return self.row.figures.get(self.column.name, Figure())
 
     @property
     def name(self) -> str:
@@ -202,7 +202,7 @@ def cell_of(recipe: Mapping[str, Any], source: str) -> Cell | None:
             nearest(name, own),
             "Mend its [paper].",
         )
-    printed = own[name].figure or Figure()
+    printed = own[name].figure
     if cited.value != printed.value or cited.deviation not in {None, printed.deviation}:
         raise ResultError(
             f"{source} cites {_printed(cited)} from {name}.",
