@@ -81,6 +81,7 @@ _MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     ("--verify-images", {"is_flag": True, "default": None, "help": "Hash every image again."}),
 )
+_RESULTS_OPTION = tuple(option for option in _MACHINE_OPTIONS if option[0] == "--results")
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -264,6 +265,39 @@ def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Mach
     machine = _machine(options)
     path = Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
     click.echo(experiment.write_report(Result.read(path), machine))
+
+
+@main.command()
+@click.argument("which", type=click.Choice(["11", "12", "ablations", "all"]), default="all")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "latex", "csv", "html"]),
+    default="markdown",
+    show_default=True,
+)
+@click.option("--output", type=Path, help="Write them to this file, and print its path.")
+@_options(_RESULTS_OPTION)
+def tables(which: str, form: str, output: Path | None, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Set our results beside the paper's tables, and ablations beside their base.
+
+    \b
+    Example:
+      vggfeat tables
+      vggfeat tables 11 --format latex
+      vggfeat tables --output results/TABLES.md
+    """
+    from vggfeat.publish import make_folder, publish_bytes
+    from vggfeat.report.tables import build_tables, read_results
+    from vggfeat.report.typeset import FORMATS
+
+    text = FORMATS[form](build_tables(read_results(_machine(options).results), which))
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    make_folder(output.parent)
+    publish_bytes(output, text.encode())
+    click.echo(output)
 
 
 @main.command()

@@ -728,10 +728,8 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = []
     for store in stores:
-        if store.weights_family != "oxford":
-            what = {"random": "random weights", "torchvision": "torchvision's weights"}
-            name = what.get(store.weights_family, "weights that are not known")
-            found.append(f"{store.model} has {name} ({store.weights}): a substitute.")
+        if store.substitute:
+            found.append(f"{store.model} has {store.substitute}: a substitute.")
         lost = {"unreadable": store.unreadable, "with a descriptor of zero": store.zero}
         found += [f"{n} images are {what} ({store.model})." for what, n in lost.items() if n]
         if store.cropped:

@@ -57,6 +57,15 @@ class StoreUsed(_Record):
     zero: int
     cropped: int
 
+    @property
+    def substitute(self) -> str | None:
+        """What stands in the place of the authors' weights, in words; None for theirs."""
+        if self.weights_family == "oxford":
+            return None
+        kinds = {"random": "random weights", "torchvision": "torchvision's weights"}
+        kind = kinds.get(self.weights_family, "weights that are not known")
+        return f"{kind} ({self.weights})"
+
 
 class Search(_Record):
     """How C was chosen; see `vggfeat.classify.svm.CSearch`.
