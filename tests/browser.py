@@ -17,7 +17,6 @@ from typing import Any, Self
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _PATIENCE = 60  # seconds, for any answer: a busy machine is no failure
-_EVENTS = ("Network.requestWillBeSent", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
 
 
 def find_chromium() -> str | None:
@@ -109,7 +108,10 @@ class Browser:
         """Set the size of the window, CSS pixels; a narrow one is a phone's."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
-            **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
 
     def medium(self, scheme: str = "light", medium: str = "screen") -> None:

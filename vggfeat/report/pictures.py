@@ -17,6 +17,7 @@ _THUMBNAIL = 160  # longer side, pixels
 _QUALITY = 80  # JPEG
 _ROOM = 4_000_000  # base64 characters of pictures: pages over 5 MB are slow on a phone
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+_FAINTEST = 90  # opacity of what is not quite 0, of 255
 _BLUE = (0, 114, 178)  # of Okabe & Ito; at least 3:1 on a light ground and on a dark one
 
 
@@ -41,7 +42,6 @@ class Pictures:
     """Thumbnails of test images, each of which stands in the page once.
 
     Attributes:
-        embedded: In the order of their first use.
         left_out: How many found no room in the page.
     """
 
@@ -53,6 +53,7 @@ class Pictures:
 
     @property
     def embedded(self) -> list[Picture]:
+        """Those that the page has to hold, in the order of their first use."""
         return [picture for picture in self._known.values() if picture]
 
     def of(self, examples: Sequence[Example]) -> list[tuple[Example, Picture | None]]:
@@ -78,14 +79,15 @@ class Pictures:
 def heat_map(shares: npt.NDArray[np.float64]) -> str:
     """Return a PNG with a pixel for each share: clear for 0, blue for 1.
 
-    The ink follows the square root of a share, so that one percent can be seen.
+    The ink follows the square root of a share and begins well above nothing, so that a single
+    image can be seen.
 
     Args:
         shares: (K, K), [0, 1].
     """
     pixels = np.empty((*shares.shape, 4), dtype=np.uint8)
     pixels[..., :3] = _BLUE
-    pixels[..., 3] = np.rint(255 * np.sqrt(shares))
+    pixels[..., 3] = np.rint(np.where(shares > 0, _FAINTEST + (255 - _FAINTEST) * shares**0.5, 0))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return _uri("png", buffer.getvalue())
