@@ -9,7 +9,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +37,7 @@ class Browser:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self._answers: dict[int, dict[str, Any]] = {}
-        self._loaded = False
+        self._loaded: set[str] = set()
         self._count, self._buffer, self._session = 0, b"", ""
         read, self._out = os.pipe()
         self._in, write = os.pipe()
@@ -63,6 +63,7 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
         return self
 
     def __exit__(
@@ -94,9 +95,8 @@ class Browser:
         """Load a page, and wait until it is there."""
         self.complaints.clear()
         self.requests.clear()
-        self._loaded = False
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self._wait(lambda: self._loaded, f"loading {path}")
+        loader = self.call("Page.navigate", url=path.resolve().as_uri())["loaderId"]
+        self._wait(lambda: loader in self._loaded, f"loading {path}")
 
     def evaluate(self, expression: str) -> Any:  # noqa: ANN401  (JSON)
         """Return the value of a JavaScript expression in the page."""
@@ -131,7 +131,7 @@ class Browser:
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         return base64.b64decode(answer["data"])
 
-    def _wait(self, done: Any, what: str) -> None:  # noqa: ANN401  (a function without arguments)
+    def _wait(self, done: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + _PATIENCE
         while not done():
             ready, _, _ = select.select([self._in], [], [], max(0, end - time.monotonic()))
@@ -147,8 +147,8 @@ class Browser:
             self._answers[message["id"]] = message
             return
         parameters = message.get("params", {})
-        if message["method"] == "Page.loadEventFired":
-            self._loaded = True
+        if message["method"] == "Page.lifecycleEvent" and parameters["name"] == "load":
+            self._loaded.add(parameters["loaderId"])
         elif message["method"] == "Network.requestWillBeSent":
             address = parameters["request"]["url"]
             self.requests += [] if address.startswith("data:") else [address]

@@ -74,7 +74,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, voc_photos: list[bytes]) -> 
     """The pages of a large result of each kind, a small one, and one with hostile names."""
 
     def image(name: str) -> bytes:
-        return voc_photos[sum(name.encode()) % len(voc_photos)]
+        return voc_photos[sum(map(ord, name)) % len(voc_photos)]
 
     folder = tmp_path_factory.mktemp("pages")
     results: dict[str, Result] = {
@@ -90,7 +90,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, voc_photos: list[bytes]) -> 
 
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
-    product(PAGES, WIDTHS, SCHEMES),
+    list(product(PAGES, WIDTHS, SCHEMES)),
     ids=str,
 )
 def test_it_fits_can_be_read_and_asks_for_nothing(

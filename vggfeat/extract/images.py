@@ -28,7 +28,6 @@ DECODER = f"pillow-{PIL.__version__.split('.')[0]}"
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_QUALITY = 95  # JPEG, of a picture that becomes a thumbnail
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {  # what undoes each orientation
     1: None,
@@ -130,7 +129,7 @@ def picture(item: Item, *, whole: bool) -> bytes:
         for width, colour in ((2 * line, "black"), (line, "orange")):  # seen on any ground
             draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
