@@ -155,4 +155,4 @@ class Browser:
         elif message["method"] == "Log.entryAdded":
             self.complaints.append(parameters["entry"]["text"])
         elif message["method"] in {"Runtime.exceptionThrown", "Runtime.consoleAPICalled"}:
-            self.complaints.append(json.dumps(parameters)[:500])
+            self.complaints.append(json.dumps(parameters))

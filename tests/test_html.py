@@ -347,7 +347,7 @@ def test_a_page_of_voc_2007_has_at_most_5_mb(tmp_path: Path, voc_photos: list[by
 @pytest.mark.parametrize("count", [102, 257])
 def test_many_classes_stay_small(tmp_path: Path, count: int) -> None:
     noise = encoded("JPEG", (160, 160), quality=95)  # the least compressible of pictures
-    source = written(tmp_path, caltech(count), image=lambda _: noise)
+    source = written(tmp_path, caltech(count, 5), image=lambda _: noise)
     assert len(source.encode()) < 5_000_000
     page = Page(source)
     assert len(page.table) == len(page.named("Precision over recall of ")) == count
