@@ -578,6 +578,7 @@ def write_report(result: Result, machine: Machine) -> Path:
     """
     from vggfeat.report.html import write_page
 
+    make_folder(machine.results)
     path = machine.results / f"{result.name}.html"
     try:
         recipe = Recipe.build(result.recipe, f"'{result.name}'")
