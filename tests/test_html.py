@@ -5,6 +5,7 @@ import hashlib
 import io
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +269,35 @@ def test_every_picture_and_plot_has_a_name_and_every_reference_a_target(tmp_path
     references = [a["href"].removeprefix("#") for a in page.found("use") + page.found("a")]
     assert len(references) > 10
     assert set(references) <= set(ids)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rgb" or "#rrggbb" (WCAG 2.2)."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[k : k + 2], 16) / 255 for k in (0, 2, 4)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_inks_and_lines_stand_out_from_their_grounds(scheme: str) -> None:
+    css = (files("vggfeat.report") / "page.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([a-z-]+): (#\w+)", part)) for part in css.split("@media")[:2]
+    )
+    colours = light if scheme == "light" else light | dark
+    for ground in ("paper", "panel", "warn"):
+        assert contrast(colours["ink"], colours[ground]) >= 4.5
+    assert contrast("#0072b2", colours["paper"]) >= 3  # the picture of the confusion matrix
+    for ground in ("paper", "panel"):
+        assert contrast(colours["muted"], colours[ground]) >= 4.5
+        for line in ("blue", "orange", "green", "right", "wrong", "difficult", "warn-line"):
+            assert contrast(colours[line], colours[ground]) >= 3, (line, ground)
 
 
 def test_labels_are_told_apart_by_words(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def eleven_points(recall: Floats, precision: Floats) -> Floats:
     Returns:
         (11,), for each of `RECALL_LEVELS` the best precision at that recall or above; 0 where the
         ranking does not reach it.
+
+    >>> eleven_points(np.array([0.25, 0.5]), np.array([1.0, 0.5]))
+    array([1. , 1. , 1. , 0.5, 0.5, 0.5, 0. , 0. , 0. , 0. , 0. ])
     """
     return np.array([precision[recall >= level].max(initial=0) for level in RECALL_LEVELS])
 
@@ -109,6 +112,9 @@ def envelope(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
     Returns:
         (m + 2,) recall from 0 to 1, and (m + 2,) precision that never rises: from recall[i] to
         recall[i + 1] the curve is level, at precision[i + 1].
+
+    >>> envelope(np.array([0.5, 1.0]), np.array([0.25, 0.5]))
+    (array([0. , 0.5, 1. , 1. ]), array([0.5, 0.5, 0.5, 0. ]))
     """
     padded = np.concatenate([[0], precision, [0]])
     return np.concatenate([[0], recall, [1]]), np.maximum.accumulate(padded[::-1])[::-1]
