@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -471,6 +472,12 @@ def test_persons_are_described_by_their_boxes_and_their_images(
     assert np.abs(test.x - np.concatenate(halves, axis=1)).max() < 1e-6
     notes = {c.name: c.note for c in evaluation.result.classes}
     assert notes["jumping"] == "no positive in test: no AP"
+    for regions, width in ((("image", "box"), 101), (("box",), 9)):  # a box alone is narrower
+        changed = {"recipe": {**evaluation.result.recipe, "regions": regions}}
+        page = write_report(evaluation.result.model_copy(update=changed), machine).read_text()
+        widths = [int(w) for w in re.findall(r'<image id="p\d+" width="(\d+)"', page)]
+        assert widths
+        assert max(widths) == width
 
 
 def test_a_flat_folder_has_descriptors_but_no_svm(tmp_path: Path, machine: Machine) -> None:

@@ -40,7 +40,7 @@ from vggfeat.errors import (
     VggfeatError,
     WeightsNotFoundError,
 )
-from vggfeat.extract.images import MAX_ASPECT
+from vggfeat.extract.images import MAX_ASPECT, picture
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.shelf import fetch_file, published_file
 from vggfeat.nets.weights import find_weights
@@ -574,20 +574,26 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
 def write_report(result: Result, machine: Machine) -> Path:
     """Write the HTML page of a result, with pictures where the images are on disk.
 
+    Where the items are boxes, the pictures show what was described: the whole image with the box
+    drawn on it, or the box alone.
+
     Raises:
         PublishError: If it cannot be written.
     """
     from vggfeat.report.html import write_page
 
+    make_folder(machine.results)
     path = machine.results / f"{result.name}.html"
+    make_folder(machine.results)
     try:
         recipe = Recipe.build(result.recipe, f"'{result.name}'")
-        paths = {item.id: item.path for item in open_for(recipe, machine).items}
+        items = {item.id: item for item in open_for(recipe, machine).items}
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)
-        paths = {}
-    make_folder(machine.results)
-    write_page(result, path, (lambda image: paths[image].read_bytes()) if paths else None)
+        write_page(result, path)
+        return path
+    whole = "image" in (recipe.regions or ())
+    write_page(result, path, lambda image: picture(items[image], whole=whole))
     return path
 
 

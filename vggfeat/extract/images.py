@@ -7,12 +7,13 @@ import io
 import stat
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vggfeat.data.split import Item
 from vggfeat.errors import ImageReadError
@@ -106,6 +107,30 @@ def decode(item: Item, data: bytes) -> Image.Image:
         left, top, right, bottom = _inside(item, image.height, image.width)
         image = image.crop((left, top, right, bottom))
     return image
+
+
+def picture(item: Item, *, whole: bool) -> bytes:
+    """Return an item for people to look at, as the bytes of an image file.
+
+    Args:
+        item: A whole image, whose file is returned as it is, or a box of one.
+        whole: Whether a box is drawn on its image, and not cut out.
+
+    Raises:
+        ImageReadError: As in `decode`.
+    """
+    data = read_bytes(item)
+    if item.box is None:
+        return data
+    image = decode(replace(item, box=None) if whole else item, data)
+    if whole:
+        left, top, right, bottom = _inside(item, image.height, image.width)
+        draw, line = ImageDraw.Draw(image), max(2, max(image.size) // 60)
+        for width, colour in ((2 * line, "black"), (line, "orange")):  # seen on any ground
+            draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def cropped(height: int, width: int) -> tuple[int, int]:
