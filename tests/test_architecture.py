@@ -25,9 +25,14 @@ ALLOWED: dict[str, set[str]] = {
     "progress": set(),
     "scoring": {"classify", "report", "data.split"},
     "planning": {"data", "nets", "extract", "store", "recipe", "progress"},
+    "describing": {"data", "nets", "extract", "store", "recipe", "progress", "planning"},
     "experiment": {
         *("data", "nets", "extract", "store", "classify", "report"),
-        *("recipe", "progress", "scoring", "planning"),
+        *("recipe", "progress", "scoring", "planning", "describing"),
+    },
+    "predicting": {
+        *("data", "nets", "store", "classify", "report"),
+        *("recipe", "progress", "planning", "describing", "experiment"),
     },
     "doctor": {"data", "nets", "recipe", "planning", "fetch"},
     "demo_images": {"data"},
@@ -36,13 +41,13 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "extract"),
     },
     "cli": {
-        *("experiment", "planning", "doctor", "demo", "recipe", "progress"),
-        *("report", "store", "nets", "data.published", "fetch"),
+        *("experiment", "planning", "predicting", "doctor", "demo", "recipe", "progress"),
+        *("report", "store", "nets", "data.published", "data.folder", "fetch"),
     },
     "__main__": {"cli"},
 }
 OUTSIDE = {  # package → the only places that may import it
-    "torch": {"nets", "extract", "planning", "experiment", "doctor"},
+    "torch": {"nets", "extract", "planning", "describing", "doctor"},
     "h5py": {"store", "nets"},
     "scipy": {"nets"},
     "openvino": {"nets"},

@@ -256,6 +256,12 @@ class Recipe(_Record):
         return tuple((model, region) for model in self.models for region in self.regions or ())
 
     @property
+    def descriptor_size(self) -> int:
+        """D of what the SVM sees: scales joined, nets and regions fused."""
+        sizes = [architecture(model).descriptor_size(self.tap) for model, _ in self.described]
+        return sum(sizes) * (len(self.q) if self.aggregate == "stack" else 1)
+
+    @property
     def q(self) -> tuple[int, ...]:
         """The scales, once completed."""
         assert self.scales is not None, "build() completes every recipe"
