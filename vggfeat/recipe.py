@@ -343,7 +343,8 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     if isinstance(cause, RecipeError):
         return cause
     field = ".".join(str(part) for part in first["loc"])
-    inner = {"paper": Paper, "ablation": Ablation}.get(str(first["loc"][0]), model)
+    nested: dict[str, type[BaseModel]] = {"paper": Paper, "ablation": Ablation}
+    inner = nested.get(str(first["loc"][0]), model)
     if first["type"] == "extra_forbidden":
         wrong = f"Unknown field {field!r} in {source}."
         return RecipeError(wrong, nearest(str(first["loc"][-1]), inner.model_fields))
