@@ -36,9 +36,7 @@ from vggfeat.store.store import DescriptorStore
 Floats = npt.NDArray[np.float32]
 ImageLike = str | os.PathLike[str] | Image.Image | Pixels
 
-_DATASET = (
-    "folder:images"  # a recipe wants one; what it decides is the default scales and their use
-)
+_DATASET = "folder:images"  # a recipe wants one; it decides the default scales and their use
 _WHO = "VggDescriptor"
 _R, _M = Recipe.model_fields, Machine.model_fields  # every default stands there
 
