@@ -81,7 +81,7 @@ def voc_items(root: Path, ids: tuple[str, ...]) -> list[Item]:
 def test_the_scores_are_those_of_the_training_run(
     tiny_voc: Path, machine: Machine, elsewhere: Machine, changed: dict[str, object]
 ) -> None:
-    evaluation, path = train(recipe(f"voc:{tiny_voc}", **changed), machine)
+    evaluation, path = train(recipe(f"voc:{tiny_voc}", limit=5, **changed), machine)
     [only] = evaluation.runs
     found = predict(
         open_trained(path), voc_items(tiny_voc, only.samples["test"].ids), elsewhere, Watch()
@@ -102,7 +102,7 @@ def test_rows_that_are_not_kept_have_the_bits_of_those_that_are(
         return 8
 
     monkeypatch.setattr(planning, "shard_rows", small)
-    wanted = recipe(f"voc:{tiny_voc}", scales=[224, 256])
+    wanted = recipe(f"voc:{tiny_voc}")
     [path] = extract(wanted, machine, Watch())
     dataset = unlabelled("", [Item(p.stem, p) for p in (tiny_voc / "JPEGImages").iterdir()])
     job = planning.plan_store(wanted, elsewhere, dataset, ("vgg16-thin", "image"), Watch())
@@ -130,11 +130,11 @@ def test_images_that_a_store_holds_are_not_described_again(
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes, one image each, six images in each."""
+    """Two classes of four images each."""
     root = tmp_path / "photos"
     for k, name in enumerate(("red", "green")):
         (root / name).mkdir(parents=True)
-        for n in range(6):
+        for n in range(4):
             pixels = photo(90, 100, seed=n)
             pixels[:, :, k] = 255
             Image.fromarray(pixels).save(root / name / f"{n}.png")
@@ -162,10 +162,10 @@ def test_unreadable_images_are_told_and_the_rest_goes_on(
     (photos / "red" / "0.png").write_bytes(b"")
     items = named_images([photos / "red"])
     found = predict(trained, items, machine, Watch())
-    assert np.isnan(found.scores).all(axis=1).tolist() == [True] + [False] * 5
-    assert found.predicted == ((), *[("red",)] * 5)
+    assert np.isnan(found.scores).all(axis=1).tolist() == [True] + [False] * 3
+    assert found.predicted == ((), *[("red",)] * 3)
     assert found.errors == {str(photos / "red" / "0.png"): "it is empty"}
-    assert "1 of 6 images are unreadable" in caplog.text
+    assert "1 of 4 images are unreadable" in caplog.text
     strict = machine.model_copy(update={"on_error": "raise"})
     with pytest.raises(ImageReadError, match="it is empty"):
         predict(trained, items, strict, Watch())
@@ -286,7 +286,7 @@ def test_an_8_bit_net_takes_the_calibration_of_the_training_run(
     tiny_voc: Path, machine: Machine, elsewhere: Machine
 ) -> None:
     pytest.importorskip("openvino", reason='pip install "vggfeat[int8]"')
-    evaluation, path = train(recipe(f"voc:{tiny_voc}", precision="int8"), machine)
+    evaluation, path = train(recipe(f"voc:{tiny_voc}", limit=3, precision="int8"), machine)
     [only] = evaluation.runs
     items = voc_items(tiny_voc, only.samples["test"].ids)
     found = predict(open_trained(path), items, elsewhere, Watch())
@@ -384,7 +384,7 @@ def test_the_command_prints_a_table_csv_or_json(
     assert lines[-1].split()[:3] == ["photos/red/1.png", "red", "red"]
     done = run(call, *base, "--format", "json")
     records = json.loads(done.stdout)
-    assert [r["image"] for r in records[-2:]] == ["photos/green/5.png", "photos/red/1.png"]
+    assert [r["image"] for r in records[-2:]] == ["photos/green/3.png", "photos/red/1.png"]
     assert "images/s" in done.stderr
     rows = list(csv.DictReader(io.StringIO(run(call, *base, "--format", "csv").stdout)))
     assert [float(row["red"]) for row in rows] == [r["scores"]["red"] for r in records]
