@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests import layouts
 from tests.conftest import photo
 from tests.test_cli import check_refused, run
-from vggfeat import planning
+from vggfeat import planning, predicting
 from vggfeat.classify.svm import ClassifierError
 from vggfeat.data.folder import named_images
 from vggfeat.data.split import Item, unlabelled
 from vggfeat.describing import described
+from vggfeat.digests import sha256_of
 from vggfeat.errors import (
     DatasetError,
     ImageNotFoundError,
@@ -29,7 +32,9 @@ from vggfeat.errors import (
     WeightsError,
 )
 from vggfeat.experiment import Evaluation, evaluate, extract, write
-from vggfeat.nets.catalogue import catalogue
+from vggfeat.nets.architectures import ARCHITECTURES
+from vggfeat.nets.catalogue import PublishedWeights, catalogue
+from vggfeat.nets.shelf import place_of
 from vggfeat.predicting import Trained, open_trained, predict
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
@@ -196,6 +201,35 @@ def test_other_weights_are_refused_and_a_moved_file_can_be_named(
     assert len(predict(same, items, machine, Watch()).ids) == 1
     with pytest.raises(RecipeError, match="2 weights for 1 models"):
         open_trained(trained.path, weights=["random:0", "random:0"])
+
+
+def test_a_weight_file_may_move_and_a_published_one_is_fetched(
+    photos: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, moved = tmp_path / "keras.h5", tmp_path / "moved.h5"
+    layouts.keras_old(here, ARCHITECTURES["vgg16-thin"], layouts.thin_truth())
+    _, path = train(recipe(f"folder:{photos}", weights=[str(here)]), machine)
+    items = named_images([photos / "red"])
+    before = predict(open_trained(path), items, machine, Watch()).scores
+    here.rename(moved)
+    with pytest.raises(WeightsError, match=r"are not at '.*keras\.h5'.*Pass that file: --weights"):
+        predict(open_trained(path), items, machine, Watch())
+    again = predict(open_trained(path, weights=[str(moved)]), items, machine, Watch())
+    assert np.array_equal(again.scores, before)
+
+    file = replace(catalogue()[0], name=here.name, digests={"sha256": sha256_of(moved)})
+
+    def fetch_file(wanted: PublishedWeights, watch: Watch) -> None:
+        place_of(wanted).parent.mkdir(parents=True)
+        shutil.copy(moved, place_of(wanted))
+
+    monkeypatch.setattr(predicting, "by_digest", lambda digest: file)
+    monkeypatch.setattr(predicting, "fetch_file", fetch_file)
+    offline = machine.model_copy(update={"offline": True})
+    with pytest.raises(WeightsError, match=r"`vggfeat weights fetch keras\.h5`, or pass that file"):
+        predict(open_trained(path), items, offline, Watch())
+    fetched = predict(open_trained(path), items, machine, Watch())
+    assert np.array_equal(fetched.scores, before)
 
 
 def test_published_weights_that_are_absent_are_named(

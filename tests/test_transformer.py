@@ -16,6 +16,7 @@ from sklearn.svm import LinearSVC
 from sklearn.utils import Tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from tests import layouts
 from tests.conftest import photo
 from vggfeat import VggDescriptor
 from vggfeat.errors import (
@@ -26,6 +27,7 @@ from vggfeat.errors import (
     WeightsError,
 )
 from vggfeat.experiment import evaluate, extract
+from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.store.store import DescriptorStore
@@ -240,6 +242,14 @@ def test_a_parameter_that_cannot_be_is_refused_by_fit(
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         net(**changed).fit(paths)
+
+
+def test_weights_may_be_a_path(paths: list[Path], tmp_path: Path) -> None:
+    place = tmp_path / "keras.h5"
+    layouts.keras_old(place, ARCHITECTURES["vgg16-thin"], layouts.thin_truth())
+    x = net(weights=place).transform(paths[:1])
+    assert np.array_equal(net(weights=str(place)).transform(paths[:1]), x)
+    assert not np.array_equal(net().transform(paths[:1]), x)
 
 
 def test_absent_weights_are_told(paths: list[Path]) -> None:

@@ -176,8 +176,8 @@ def _weights(trained: Trained, used: StoreUsed, machine: Machine, watch: Watch) 
     fetching = f"Type `vggfeat weights fetch {published.name}`, or pass" if published else "Pass"
     expected = f"Expected {used.weights}, sha256 {used.weights_sha256}."
     remedy = f"{fetching} that file: --weights PATH."
-    if published is not None and source in families():
-        # the name of a family stands for any port that is on disk, the classifier wants this one
+    if published is not None and not Path(source).is_file():
+        # a family's name stands for any port that is on disk; the classifier wants this one
         if not place_of(published).is_file() and not machine.offline:
             _log.info("fetching %s", published.summary)
             fetch_file(published, watch)

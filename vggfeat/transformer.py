@@ -82,7 +82,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self,
         models: str | Sequence[str] = "vgg16",
         *,
-        weights: str | Sequence[str] = _R["weights"].default,
+        weights: str | os.PathLike[str] | Sequence[str] = _R["weights"].default,
         profile: str | None = _R["profile"].default,
         scales: Sequence[int] | None = _R["scales"].default,
         mirror: bool = _R["mirror"].default,
@@ -182,6 +182,8 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def _recipe(self) -> Recipe:
         values = {name: getattr(self, name) for name in _R.keys() & self.get_params().keys()}
+        if isinstance(self.weights, os.PathLike):
+            values["weights"] = os.fspath(self.weights)
         recipe = Recipe.build({**values, "dataset": _DATASET}, _WHO)
         if recipe.precision == "int8":
             raise RecipeError(

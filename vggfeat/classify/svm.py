@@ -166,13 +166,18 @@ class LinearOneVsRest:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             classes = json.loads(header["__metadata__"]["classes"])
             coef, intercept = tensors["coef"], tensors["intercept"]
-            names = set(map(str, classes))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=remedy) from error
-        types = {coef.dtype, intercept.dtype}
-        if coef.shape[:-1] != intercept.shape != (len(names),) or types != {np.dtype(np.float32)}:
+        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        sound = (
+            named
+            and intercept.shape == (len(set(classes)),) == (len(classes),)
+            and (coef.ndim, coef.shape[:1]) == (2, intercept.shape)
+            and coef.dtype == intercept.dtype == np.float32
+        )
+        if not sound:
             wrong = f"'{path}' is no classifier: {coef.shape} and {intercept.shape} values"
-            raise ClassifierError(f"{wrong} for {len(names)} classes.", remedy=remedy)
+            raise ClassifierError(f"{wrong} for the classes {classes!r}.", remedy=remedy)
         return cls(classes=tuple(classes), coef=coef, intercept=intercept)
 
 
