@@ -141,7 +141,7 @@ def photos(tmp_path: Path) -> Path:
         (root / name).mkdir(parents=True)
         for n in range(4):
             pixels = photo(90, 100, seed=n)
-            pixels[:, :, k] = 255
+            pixels[:, :, k], pixels[:, :, 1 - k] = 255, 0
             Image.fromarray(pixels).save(root / name / f"{n}.png")
     return root
 
