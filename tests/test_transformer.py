@@ -32,6 +32,7 @@ from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.store.store import DescriptorStore
+from vggfeat.transformer import ImageLike
 
 BOUND = 1e-5  # between any two batchings
 
@@ -137,7 +138,7 @@ def test_what_is_cached_is_never_computed_again(
 ) -> None:
     kept = net(cache=tmp_path / "cache")
 
-    def passes(images: Sequence[object], transformer: VggDescriptor = kept) -> int:
+    def passes(images: Sequence[ImageLike], transformer: VggDescriptor = kept) -> int:
         forwards.clear()
         transformer.transform(images)
         return sum(forwards)
@@ -291,7 +292,7 @@ def test_it_gives_data_frames_if_asked(paths: list[Path]) -> None:
     assert np.array_equal(net().transform(column), net().transform(paths))
 
 
-class OfMatrices(VggDescriptor):  # type: ignore[misc]  # scikit-learn has no annotations
+class OfMatrices(VggDescriptor):
     """Takes what scikit-learn's checks feed: each row of numbers stands for an image of its own."""
 
     def __sklearn_tags__(self) -> Tags:
@@ -302,7 +303,7 @@ class OfMatrices(VggDescriptor):  # type: ignore[misc]  # scikit-learn has no an
     def transform(self, X: object) -> np.ndarray:
         rows = np.asarray(X, dtype=np.float64)
         pictures = [photo(40, 40, seed=zlib.crc32(row.tobytes())) for row in rows]
-        return super().transform(pictures)  # type: ignore[no-any-return]  # see above
+        return super().transform(pictures)
 
 
 _CHECKED = OfMatrices("vgg11-thin", weights="random:0", scales=(224,), mirror=False)
@@ -337,9 +338,8 @@ def test_scikit_learn_s_own_checks(estimator: OfMatrices, check: Callable[..., N
 
 
 def test_the_checks_that_are_told_apart_exist() -> None:
-    names = {
-        getattr(check, "func", check).__name__ for _, check in estimator_checks_generator(_CHECKED)
-    }
+    checks = [check for _, check in estimator_checks_generator(_CHECKED)]
+    names = {getattr(check, "func", check).__name__ for check in checks}
     assert {*_RUN_THE_NET, *_NOT_FOR_IMAGES} <= names
 
 
