@@ -331,7 +331,7 @@ def own_checks() -> Iterator[object]:
         yield pytest.param(estimator, check, id=name, marks=marks)
 
 
-@pytest.mark.parametrize(("estimator", "check"), own_checks())
+@pytest.mark.parametrize(("estimator", "check"), [*own_checks()])
 def test_scikit_learn_s_own_checks(estimator: OfMatrices, check: Callable[..., None]) -> None:
     check(estimator)
     assert len(estimator.get_feature_names_out()) == 512
