@@ -263,8 +263,54 @@ def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Mach
     from vggfeat.report.result import Result
 
     machine = _machine(options)
-    path = Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
-    click.echo(experiment.write_report(Result.read(path), machine))
+    click.echo(experiment.write_report(Result.read(_result_path(name, machine)), machine))
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=Path, metavar="IMAGE|FOLDER...")
+@click.option("--svm", "name", required=True, metavar="RESULT", help="results/NAME.json, or NAME.")
+@click.option(
+    "--split", type=int, default=1, show_default=True, help="Whose classifier, of several splits."
+)
+@click.option(
+    "--weights", multiple=True, metavar="PATH", help="Where the weight file is now; once per net."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="csv and json have the scores of all classes.",
+)
+@_options(_MACHINE_OPTIONS[1:])
+def predict(
+    images: tuple[Path, ...],
+    name: str,
+    split: int,
+    weights: tuple[str, ...],
+    form: str,
+    **options: Any,  # noqa: ANN401  (checked by Machine)
+) -> None:
+    """Score new images, and those in folders, with the classifier of a result.
+
+    Nets, scales and everything else are those of the training run.
+
+    \b
+    Example:
+      vggfeat predict --svm results/photos.json new.jpg holiday/
+      vggfeat predict --svm photos --format csv holiday/ > scores.csv
+    """
+    from vggfeat import predicting
+    from vggfeat.data.folder import named_images
+
+    machine = _machine(options)
+    trained = predicting.open_trained(_result_path(name, machine), split, weights)
+    found = predicting.predict(trained, named_images(images), machine, _watch())
+    if form == "csv":
+        click.echo(found.csv(), nl=False)
+    else:
+        _print_rows(found.records() if form == "json" else found.table(), form == "json")
 
 
 @main.command()
@@ -669,6 +715,10 @@ def _machine(options: dict[str, Any]) -> Machine:
     from vggfeat.recipe import Machine
 
     return Machine.build(_given(options, _MACHINE_OPTIONS))
+
+
+def _result_path(name: str, machine: Machine) -> Path:
+    return Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
 
 
 def _console() -> Console:

@@ -60,6 +60,17 @@ class DatasetError(VggfeatError, ValueError):
     """A data set is there, and contradicts itself or its documented layout."""
 
 
+class ImageNotFoundError(VggfeatError, FileNotFoundError):
+    """An image that was named is not there."""
+
+    def __init__(self, wrong: str, expected: str = "") -> None:
+        super().__init__(wrong, expected, "Check the path.")
+
+
+class InputError(VggfeatError, ValueError):
+    """What was passed to a transformer is not what it describes."""
+
+
 class ImageReadError(VggfeatError, OSError):
     """An image cannot be read; `reason` is the sentence that the store keeps."""
 

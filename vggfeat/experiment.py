@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +29,10 @@ from vggfeat.classify.svm import (
 from vggfeat.data import open_dataset
 from vggfeat.data.published import fetch_dataset, lacking, published
 from vggfeat.data.split import Dataset, Kind, Labels, Part, Regions
+from vggfeat.describing import fill
 from vggfeat.errors import (
     DatasetError,
     DatasetNotFoundError,
-    ImageReadError,
     RecipeError,
     StoreNotFoundError,
     VggfeatError,
@@ -45,8 +43,6 @@ from vggfeat.nets.architectures import architecture
 from vggfeat.nets.shelf import fetch_file, published_file
 from vggfeat.nets.weights import find_weights
 from vggfeat.planning import (
-    StoreJob,
-    calibration_images,
     find_store,
     plan_store,
     tell_near_matches,
@@ -66,22 +62,12 @@ from vggfeat.report.result import (
 )
 from vggfeat.rows import Rows, Status
 from vggfeat.scoring import class_means, class_results, confusion, means, number, split_means
-from vggfeat.store.donors import Donors
-from vggfeat.store.layout import DESCRIPTORS
-from vggfeat.store.shards import ShardFolder, tidy
-from vggfeat.store.store import DescriptorStore, adopt
-
-if TYPE_CHECKING:
-    from vggfeat.extract.engine import Extractor, ShardTask
-    from vggfeat.nets.int8 import Calibration
-    from vggfeat.nets.vgg import DenseVgg
+from vggfeat.store.store import DescriptorStore
 
 _log = logging.getLogger(__name__)
 
-_RESUME = "Run the same command again to resume; every finished shard is kept."
 _NOTHING_WRITTEN = "Nothing was written; run the same command again."
 _READ_AT_ONCE = 512  # rows of a store
-_WAIT = 1.0  # seconds between looks at shards that other processes have claimed
 
 Floats = npt.NDArray[np.float32]
 
@@ -214,6 +200,25 @@ def provide(recipe: Recipe, machine: Machine, watch: Watch) -> Dataset:
         absent = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
         if machine.offline or absent is None:
             raise
+    provide_weights(recipe, machine, watch)
+    if absent is not None:
+        _log.info("fetching %s, to '%s'", absent.summary, machine.data_root)
+        fetch_dataset(absent.name, machine.data_root, watch)
+    return dataset or open_for(recipe, machine)
+
+
+def provide_weights(recipe: Recipe, machine: Machine, watch: Watch) -> None:
+    """Fetch the published weights of a recipe that are not on disk.
+
+    Args:
+        recipe: Says which.
+        machine: Says whether anything may be fetched at all.
+        watch: Shows the progress, and may stop it.
+
+    Raises:
+        WeightsNotFoundError: If weights are absent, and `machine.offline`.
+        DownloadError: If no place has them.
+    """
     for model in recipe.models:
         try:
             find_weights(architecture(model), recipe.weights_of(model), recipe.profile)
@@ -223,10 +228,6 @@ def provide(recipe: Recipe, machine: Machine, watch: Watch) -> Dataset:
             file = published_file(error.file)
             _log.info("fetching %s", file.summary)
             fetch_file(file, watch)
-    if absent is not None:
-        _log.info("fetching %s, to '%s'", absent.summary, machine.data_root)
-        fetch_dataset(absent.name, machine.data_root, watch)
-    return dataset or open_for(recipe, machine)
 
 
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
@@ -246,7 +247,7 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     dataset = provide(recipe, machine, watch)
     jobs = [plan_store(recipe, machine, dataset, which, watch) for which in recipe.described]
     with _working_on(others if not all(job.complete for job in jobs) else [], recipe, machine):
-        return [_extract(job, machine, watch) for job in jobs]
+        return [fill(job, machine, watch) for job in jobs]
 
 
 @contextmanager
@@ -284,123 +285,6 @@ def help_out() -> None:
         )
     except VggfeatError as error:
         sys.exit(f"vggfeat: {error}")
-
-
-def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:
-    path = job.folder / DESCRIPTORS
-    lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
-    if job.complete or (lost_record and adopt(path, job.plan.fingerprint)):
-        tidy(job.folder)
-    else:
-        tell_near_matches(job)
-        with ShardFolder(job.folder, job.plan) as shards:
-            told = False
-            while shards.pending():
-                committed = _fill(job, shards, machine, watch)
-                watch.check(_RESUME)
-                if not committed and shards.pending():
-                    if not told:
-                        _log.info("other processes work on what is left; waiting for them")
-                    told = True
-                    time.sleep(_WAIT)
-            path = shards.assemble()
-    with DescriptorStore.open(path) as store:
-        if count := len(store.unreadable):
-            if machine.on_error == "raise":
-                raise ImageReadError(*next(iter(store.unreadable.items())))
-            _log.warning(
-                "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
-            )
-    return path
-
-
-def _fill(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) -> int:
-    """Compute and commit every shard that nobody else has claimed; return how many."""
-    claims = shards.claims(lambda: watch.stop_signal() is not None)
-    first = list(islice(claims, 1))
-    if not first:
-        return 0
-    waiting = sum(len(shards.plan.shard_range(k)) for k in shards.pending())
-    committed = 0
-    with (
-        Donors(job.folder, shards.plan) as donors,
-        watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance,
-    ):
-        if copied := sum(donors.covers(d, shards.plan.scales) for d in job.digests):
-            _log.info("%d of %d images are copied from other stores", copied, len(job.digests))
-        notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
-        advance(shards.plan.rows - waiting)
-        tasks = (_task(job, shards, donors, number) for number in chain(first, claims))
-        extractor = _extractor(job, shards, machine, advance)
-        for task, rows in extractor.run(tasks):
-            shards.commit(task.number, rows, notes | {"halved_batches": extractor.halved})
-            committed += 1
-            watch.check(_RESUME)
-    return committed
-
-
-def _task(job: StoreJob, shards: ShardFolder, donors: Donors, number: int) -> ShardTask:
-    from vggfeat.extract.engine import ShardTask
-
-    rows = shards.plan.shard_range(number)
-    items, digests = job.items[rows.start : rows.stop], job.digests[rows.start : rows.stop]
-    whole = {i: digests[i] for i, item in enumerate(items) if item.box is None}
-    known, sizes = donors.known(whole, shards.plan.scales)
-    return ShardTask(number=number, items=items, sha256=digests, known=known, known_sizes=sizes)
-
-
-def _extractor(
-    job: StoreJob, shards: ShardFolder, machine: Machine, advance: Callable[[int], None]
-) -> Extractor:
-    from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
-    from vggfeat.nets.vgg import DenseVgg
-
-    plan = shards.plan
-    net = DenseVgg(
-        architecture(job.model), job.weights.load(), job.weights.profile, plan.recipe["tap"]
-    )
-    int8 = plan.recipe["precision"] == "int8"
-    return Extractor(
-        net.to(torch_device(machine.device)),
-        ExtractionPlan(
-            scales=plan.scales,
-            mirror=plan.recipe["mirror"],
-            interpolation=plan.recipe["interpolation"],
-            resampler=plan.recipe["resampler"].partition("-")[0],
-            precision=plan.recipe["precision"],
-            window_pixels=plan.execution["window_pixels"],
-            batch_pixels=plan.execution["batch_pixels"],
-            canvas=plan.execution["canvas"],
-            threads=plan.execution["threads"],
-        ),
-        workers=workers(machine),
-        calibration=_calibrated(job, net) if int8 else None,
-        on_error=machine.on_error,
-        advance=advance,
-    )
-
-
-def _calibrated(job: StoreJob, net: DenseVgg) -> Calibration:
-    """Read the calibration of a store's 8-bit net; the first process makes it."""
-    import torch
-
-    from vggfeat.extract import images
-    from vggfeat.nets.int8 import Calibration, calibrate
-
-    def chosen() -> Iterator[torch.Tensor]:
-        for row, q in calibration_images(len(job.items), job.plan.scales):
-            try:
-                image = images.decode(job.items[row], images.read_bytes(job.items[row]))
-            except ImageReadError:
-                continue  # it will be told of when its row is computed
-            pixels = images.rescale(images.crop_extreme(image), q, job.plan.recipe["interpolation"])
-            yield torch.from_numpy(pixels.copy())[None]
-
-    path = job.folder / "calibration.safetensors"
-    if not path.exists():
-        _log.info("calibrating the 8-bit net on the images")
-        calibrate(net, chosen()).save(path)
-    return Calibration.load(path)
 
 
 def evaluate(
@@ -638,16 +522,18 @@ def _check_described(stores: Sequence[DescriptorStore], recipe: Recipe) -> None:
 
 
 def _sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
-    """Read and aggregate the descriptors of one part, some rows at a time."""
-    width = sum(block.store.descriptor_size for block in held)
-    width *= len(recipe.q) if recipe.aggregate == "stack" else 1
-    x = np.empty((len(part.ids), width), dtype=np.float32)
-    for start in range(0, len(part.ids), _READ_AT_ONCE):
-        ids = part.ids[start : start + _READ_AT_ONCE]
+    return Sample(ids=part.ids, x=read_fused(held, part.ids, recipe), labels=part.labels)
+
+
+def read_fused(held: Sequence[Block], ids: Sequence[str], recipe: Recipe) -> Floats:
+    """Read and aggregate the descriptors of n items, some rows at a time; see `fused`."""
+    x = np.empty((len(ids), recipe.descriptor_size), dtype=np.float32)
+    for start in range(0, len(ids), _READ_AT_ONCE):
+        some = ids[start : start + _READ_AT_ONCE]
         x[start : start + _READ_AT_ONCE] = fused(
-            [block.store.read(block.rows.rows(ids), recipe.q) for block in held], recipe
+            [block.store.read(block.rows.rows(some), recipe.q) for block in held], recipe
         )
-    return Sample(ids=part.ids, x=x, labels=part.labels)
+    return x
 
 
 def fused(held: Sequence[Rows], recipe: Recipe) -> Floats:

@@ -49,6 +49,7 @@ _CANVAS = {"cpu": 32, "cuda": 64}  # pixels; 32 is pool5's stride
 _BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
 _SHARE_OF_FREE = 0.5  # of the memory that is free when a store is planned
 
+CALIBRATION = "calibration.safetensors"
 _CALIBRATION_IMAGES = 32
 
 _NEAR_MATCHES = 2  # told of, those with the fewest differences
@@ -69,6 +70,7 @@ class StoreJob:
         items: Its n images, sorted by id.
         digests: SHA-256 of each one's file.
         weights: Of the net, found and not yet read.
+        calibration: File of an 8-bit net's calibration; made where it is not there.
         row_seconds: A rough estimate for one image.
     """
 
@@ -79,6 +81,7 @@ class StoreJob:
     items: Sequence[Item]
     digests: Sequence[str]
     weights: Weights
+    calibration: Path
     row_seconds: float
 
     @property
@@ -93,6 +96,7 @@ def plan_store(
     dataset: Dataset,
     described: tuple[str, Region],
     watch: Watch,
+    calibrated: Path | None = None,
 ) -> StoreJob:
     """Decide which store serves a recipe, and how it would be made.
 
@@ -102,6 +106,8 @@ def plan_store(
         dataset: Opened, and limited as the recipe says.
         described: Which of the recipe's nets, and what of each image it describes.
         watch: Told of the hashing.
+        calibrated: Folder of the store whose calibration an 8-bit net takes; None for one on the
+            images themselves.
 
     Raises:
         WeightsError: If the weights are absent or unknown.
@@ -120,7 +126,10 @@ def plan_store(
     if region == "box":
         row["region"] = region  # else a box's row would be taken for that of its whole image
     if recipe.precision == "int8":
-        row["calibration"] = _calibration(digests, recipe)
+        if calibrated is None:
+            row["calibration"] = _calibration(digests, recipe)
+        else:
+            row["calibration"] = StorePlan.read(calibrated).recipe["calibration"]
     row_fingerprint = fingerprint(row)
     manifest = manifest_digest(items, digests)
     whole = fingerprint(
@@ -152,6 +161,7 @@ def plan_store(
         items=items,
         digests=digests,
         weights=weights,
+        calibration=(calibrated or folder) / CALIBRATION,
         row_seconds=seconds,
     )
 

@@ -256,6 +256,12 @@ class Recipe(_Record):
         return tuple((model, region) for model in self.models for region in self.regions or ())
 
     @property
+    def descriptor_size(self) -> int:
+        """D of what the SVM sees: scales joined, nets and regions fused."""
+        sizes = [architecture(model).descriptor_size(self.tap) for model, _ in self.described]
+        return sum(sizes) * (len(self.q) if self.aggregate == "stack" else 1)
+
+    @property
     def q(self) -> tuple[int, ...]:
         """The scales, once completed."""
         assert self.scales is not None, "build() completes every recipe"
@@ -337,8 +343,8 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     if isinstance(cause, RecipeError):
         return cause
     field = ".".join(str(part) for part in first["loc"])
-    own: dict[str, type[BaseModel]] = {"paper": Paper, "ablation": Ablation}
-    inner = own.get(str(first["loc"][0]), model)
+    nested: dict[str, type[BaseModel]] = {"paper": Paper, "ablation": Ablation}
+    inner = nested.get(str(first["loc"][0]), model)
     if first["type"] == "extra_forbidden":
         wrong = f"Unknown field {field!r} in {source}."
         return RecipeError(wrong, nearest(str(first["loc"][-1]), inner.model_fields))

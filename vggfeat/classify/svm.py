@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import joblib
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall
+from vggfeat.errors import VggfeatError
 from vggfeat.publish import publish_bytes
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ _GRAM_SHARE = 0.5  # of the free memory
 _TOLERANCE = 1e-3  # of LinearSVC
 _MAX_ITERATIONS = 1_000  # LIBLINEAR's own
 _SMALL = 20_000_000  # values read in all fits together; below, starting processes costs more
+
+
+class ClassifierError(VggfeatError, ValueError):
+    """A classifier's file is absent, damaged, or another one than its result names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +142,49 @@ class LinearOneVsRest:
         data = save(tensors, metadata=header)
         publish_bytes(path, data)
         return hashlib.sha256(data).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path, sha256: str) -> LinearOneVsRest:
+        """Read what `save` has written. A safetensors file holds numbers and text, no code.
+
+        Args:
+            path: The file.
+            sha256: That `save` returned.
+
+        Returns:
+            The classifiers; how well they converged is not in the file.
+
+        Raises:
+            ClassifierError: If it is absent, has another digest, or is no such file.
+        """
+        remedy = "Restore it from a copy, or run `vggfeat svm` again."
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            wrong = f"The classifier '{path}' cannot be read: {error.strerror}."
+            raise ClassifierError(wrong, "It belongs beside its result.", remedy) from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            wrong = f"'{path}' has the sha256 {found[:16]}…, its result says {sha256[:16]}…."
+            raise ClassifierError(wrong, "Expected the file that was written with it.", remedy)
+        try:
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            classes = json.loads(header["__metadata__"]["classes"])
+            coef, intercept = tensors["coef"], tensors["intercept"]
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=remedy) from error
+        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        sound = (
+            named
+            and intercept.shape == (len(set(classes)),) == (len(classes),)
+            and (coef.ndim, coef.shape[:1]) == (2, intercept.shape)
+            and coef.dtype == intercept.dtype == np.float32
+        )
+        if not sound:
+            wrong = f"'{path}' is no classifier: {coef.shape} and {intercept.shape} values"
+            raise ClassifierError(f"{wrong} for the classes {classes!r}.", remedy=remedy)
+        return cls(classes=tuple(classes), coef=coef, intercept=intercept)
 
 
 def choose_c(

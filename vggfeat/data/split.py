@@ -177,6 +177,25 @@ class Dataset:
         )
 
 
+def unlabelled(name: str, items: Iterable[Item]) -> Dataset:
+    """Return images without labels as a data set: all of them are test."""
+    ordered = sorted_items(items)
+    return Dataset(
+        name=name,
+        kind=Kind.UNLABELLED,
+        classes=(),
+        items=ordered,
+        splits=(unlabelled_split([item.id for item in ordered]),),
+    )
+
+
+def unlabelled_split(ids: Sequence[str]) -> Split:
+    """Return the split of images without labels: all of them are test."""
+    nothing = Part(ids=(), labels=np.empty((0, 0), np.int8))
+    everything = Part(ids=tuple(ids), labels=np.empty((len(ids), 0), np.int8))
+    return Split(train=nothing, val=nothing, test=everything)
+
+
 def one_class_part(rows: Iterable[tuple[str, str]], classes: Sequence[str]) -> Part:
     """Return the part of (id, class) pairs, sorted by id."""
     pairs = sorted(rows)

@@ -133,6 +133,29 @@ def picture(item: Item, *, whole: bool) -> bytes:
     return buffer.getvalue()
 
 
+def as_file(image: Image.Image | Pixels, name: str) -> bytes:
+    """Return an image in memory as the bytes of a file, without loss.
+
+    Args:
+        image: (H, W, 3) uint8 in RGB, or an image of Pillow, which is turned to RGB as in `decode`.
+        name: For messages.
+
+    Returns:
+        A PPM file.
+
+    Raises:
+        ImageReadError: If it cannot be turned to RGB.
+    """
+    try:
+        # a copy is the frame that is shown, and leaves the caller's image as it is
+        rgb = _as_rgb(image.copy()) if isinstance(image, Image.Image) else Image.fromarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # an image that is not yet loaded is decoded here
+        raise ImageReadError(name, str(error) or type(error).__name__) from error
+    return b"P6\n%d %d\n255\n" % rgb.size + rgb.tobytes()
+
+
 def cropped(height: int, width: int) -> tuple[int, int]:
     """Return the size that is left of an image whose aspect is capped at MAX_ASPECT.
 
