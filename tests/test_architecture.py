@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "nets", "extract", "store", "classify", "report"),
         *("recipe", "progress", "scoring", "planning"),
     },
+    "submit": {"experiment", "recipe", "report", "classify", "data", "store", "unpack"},
     "doctor": {"data", "nets", "recipe", "planning", "fetch"},
     "demo_images": {"data"},
     "demo": {
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "extract"),
     },
     "cli": {
-        *("experiment", "planning", "doctor", "demo", "recipe", "progress"),
+        *("experiment", "planning", "submit", "doctor", "demo", "recipe", "progress"),
         *("report", "store", "nets", "data.published", "fetch"),
     },
     "__main__": {"cli"},

@@ -117,6 +117,10 @@ class NonFiniteError(VggfeatError, ArithmeticError):
         )
 
 
+class ClassifierError(VggfeatError, ValueError):
+    """A file of saved classifiers is absent, damaged, or not the one that its result names."""
+
+
 class StoreError(VggfeatError):
     """Something about a descriptor store."""
 
@@ -182,6 +186,7 @@ class UnsafeArchiveError(VggfeatError, ValueError):
     """An archive is damaged, or holds what must not be unpacked; nothing of it is kept."""
 
     def __init__(self, archive: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"'{archive}' is not unpacked: {reason}.",
             "Expected an undamaged archive of regular files below one folder.",

@@ -445,11 +445,7 @@ def evaluate(
                 raise
             held.append(opened.enter_context(DescriptorStore.open(path)))
         ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
-        regions = [dataset.of_region(region) for _, region in recipe.described]
-        blocks = [
-            Block(store=store, region=region, rows=rows)
-            for store, (_, region), rows in zip(held, recipe.described, regions, strict=True)
-        ]
+        blocks = blocks_of(held, dataset, recipe)
         used = tuple(_used(block, ids, recipe) for block in blocks)
         runs = []
         for index, split in enumerate(dataset.splits, 1):
@@ -457,7 +453,7 @@ def evaluate(
                 _log.info("split %d of %d", index, len(dataset.splits))
             with _timed(seconds, "read descriptors"):
                 samples = {
-                    part: _sample(blocks, getattr(split, part), recipe)
+                    part: read_sample(blocks, getattr(split, part), recipe)
                     for part in ("train", "val", "test")
                 }
             fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
@@ -612,8 +608,31 @@ def _check_described(stores: Sequence[DescriptorStore], recipe: Recipe) -> None:
         )
 
 
-def _sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
-    """Read and aggregate the descriptors of one part, some rows at a time."""
+def blocks_of(stores: Sequence[DescriptorStore], dataset: Dataset, recipe: Recipe) -> list[Block]:
+    """Return the blocks of a recipe's fused descriptor.
+
+    Args:
+        stores: One for each net and region, in the recipe's order.
+        dataset: The recipe's.
+        recipe: Says which nets and regions.
+    """
+    return [
+        Block(store=store, region=region, rows=dataset.of_region(region))
+        for store, (_, region) in zip(stores, recipe.described, strict=True)
+    ]
+
+
+def read_sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
+    """Read and aggregate the descriptors of one part, some rows at a time.
+
+    Args:
+        held: From `blocks_of`.
+        part: Of the recipe's data set.
+        recipe: Says how.
+
+    Raises:
+        IncompleteStoreError: If a store lacks an item or a scale.
+    """
     width = sum(block.store.descriptor_size for block in held)
     width *= len(recipe.q) if recipe.aggregate == "stack" else 1
     x = np.empty((len(part.ids), width), dtype=np.float32)

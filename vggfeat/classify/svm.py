@@ -19,12 +19,14 @@ from typing import Any, Literal
 import joblib
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall
+from vggfeat.errors import ClassifierError
 from vggfeat.publish import publish_bytes
 
 Floats = npt.NDArray[np.floating]
@@ -130,6 +132,38 @@ class LinearOneVsRest:
         data = save(tensors, metadata=header)
         publish_bytes(path, data)
         return hashlib.sha256(data).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path, sha256: str) -> LinearOneVsRest:
+        """Read what `save` has written.
+
+        Args:
+            path: The safetensors file.
+            sha256: Its digest, as its result names it.
+
+        Raises:
+            ClassifierError: If it is not there, or not the file of that digest.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ClassifierError(
+                f"The classifiers '{path}' cannot be read: {error.strerror}.",
+                "They stand beside their result.",
+                "`vggfeat svm` writes both.",
+            ) from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ClassifierError(
+                f"'{path}' is not the file that its result names: its SHA-256 differs.",
+                remedy="Run `vggfeat svm` again, which writes both.",
+            )
+        try:
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            classes = tuple(json.loads(header["__metadata__"]["classes"]))
+            return cls(classes=classes, coef=tensors["coef"], intercept=tensors["intercept"])
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ClassifierError(f"'{path}' holds no classifiers of vggfeat: {error}.") from error
 
 
 def choose_c(
