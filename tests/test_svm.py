@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify import dual, svm
@@ -19,7 +21,7 @@ from vggfeat.classify.svm import (
     fit,
     predicted_class,
 )
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import ClassifierError, VggfeatError
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -235,3 +237,41 @@ def test_a_classifier_is_saved_without_pickle(tmp_path: Path) -> None:
         assert np.array_equal(file.get_tensor("intercept"), model.intercept)
         assert json.loads(file.metadata()["classes"]) == ["a", "b", "c"]
         assert json.loads(file.metadata()["metadata"]) == {"aggregate": "average"}
+
+
+def test_a_saved_classifier_is_read_back(tmp_path: Path) -> None:
+    x, labels = data(60, 4)
+    ours = fit(x, labels, ["a", "ü", "c"], [1.0] * 3, settings())
+    path = tmp_path / "c.safetensors"
+    digest = ours.save(path, {"name": "mine"})
+    read = LinearOneVsRest.load(path, digest)
+    assert read.classes == ("a", "ü", "c")
+    assert np.array_equal(read.coef, ours.coef)
+    assert np.array_equal(read.decision_scores(x), ours.decision_scores(x))
+
+
+def test_a_classifier_that_is_not_the_one_named_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(ClassifierError, match="cannot be read: No such file"):
+        LinearOneVsRest.load(path, "")
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(ClassifierError, match="its SHA-256 differs"):
+        LinearOneVsRest.load(path, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no safetensors",
+        save({"coef": np.ones((2, 3))}),
+        save({"coef": np.ones((2, 3))}, metadata={"classes": '["a", "b"]'}),
+        save({"coef": np.ones((2, 3)), "intercept": np.ones(2)}, metadata={"classes": "a"}),
+        save({"coef": np.ones((2, 3)), "intercept": np.ones(2)}, metadata={"classes": "3"}),
+    ],
+)
+def test_a_file_that_holds_no_classifiers_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ClassifierError, match="holds no classifiers of vggfeat"):
+        LinearOneVsRest.load(path, hashlib.sha256(content).hexdigest())

@@ -56,6 +56,18 @@ class DatasetNotFoundError(VggfeatError, FileNotFoundError):
         super().__init__(f"Data set {name!r} not found.", f"Looked for {places}.", remedy)
 
 
+class ListNotFoundError(DatasetNotFoundError):
+    """A data set is there but for one of its lists."""
+
+    def __init__(self, path: Path) -> None:
+        VggfeatError.__init__(
+            self,
+            f"There is no list '{path}'.",
+            "Expected one of every part, and of every class in it.",
+            "Unpack the data set again.",
+        )
+
+
 class DatasetError(VggfeatError, ValueError):
     """A data set is there, and contradicts itself or its documented layout."""
 

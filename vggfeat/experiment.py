@@ -737,6 +737,8 @@ def _warnings(
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
+    if any(mean is None for outcome in outcomes for mean in outcome.search.means):
+        found.append("No C could be chosen, since no class can be measured on val; it is 1.")
     if any(outcome.search.at_edge for outcome in outcomes):
         found.append("A chosen C lies at the edge of the grid.")
     if failed := sum(outcome.search.not_converged for outcome in outcomes):
