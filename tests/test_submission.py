@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import tarfile
 import zipfile
@@ -411,14 +412,17 @@ def without_class(lists: Lists) -> Files:
             lambda lists: lists.files | {"results/../x": b""},
             "It is not looked into: 'results/../x' leads outside.",
         ),
-        (renamed("results/", ""), "It is in no folder of the task. Expected results/VOC2012/Main"),
-        (renamed("VOC2012", "VOC2007"), "It is in no folder of the task"),
+        (
+            renamed("results/", ""),
+            "It is in no folder of such results. Expected results/VOC2012/Main",
+        ),
+        (renamed("VOC2012", "VOC2007"), "It is in no folder of such results"),
         (renamed("_test_", "_val_"), "Its scores are of 'val'. Expected those of 'test'."),
-        (renamed("comp", "comp0"), "It is no results file of the task"),
+        (renamed("comp", "comp0"), "It has no name of such results"),
         (of_competition(7), r"comp7 is another competition. Expected comp(2 or comp1|10 or comp9)"),
-        (with_detections, r"It is no results file of the task. Expected comp(2_cls|10_action)_"),
+        (with_detections, r"It has no name of such results. Expected comp(2_cls|10_action)_"),
         (lambda lists: {}, "It holds no results file of the test set"),
-        (lambda lists: lists.files | {"results/._a": b""}, "It is in no folder of the task"),
+        (lambda lists: lists.files | {"results/._a": b""}, "It is in no folder of such results"),
     ],
 )
 def test_a_planted_fault_is_found(lists: Lists, tmp_path: Path, fault: Fault, said: str) -> None:
@@ -559,10 +563,21 @@ def test_without_lists_the_files_are_compared_with_each_other(lists: Lists, tmp_
 
 
 def test_an_archive_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    for path in (tmp_path / "no.tgz", tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "no.tgz", tmp_path, tmp_path / "pipe"):
         done = call("submission", "check", path)
         assert done.exit_code == 1
-        assert f"'{path}' cannot be read: " in done.stderr
+        assert done.stderr == f"vggfeat: There is no archive '{path}'.\n"
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate((64 << 20) + 1)
+    done = call("submission", "check", tmp_path / "large")
+    assert "has more than 67,108,864 bytes" in done.stderr
+
+
+def test_a_result_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    done = call("submission", "nothing", "--results", tmp_path)
+    assert done.exit_code == 1
+    assert f"No result '{tmp_path / 'nothing.json'}'. `vggfeat svm` writes one." in done.stderr
 
 
 # --- any scores, any content --------------------------------------------------------------------

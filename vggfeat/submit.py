@@ -206,11 +206,18 @@ def check_archive(archive: Path, machine: Machine) -> tuple[Finding, ...]:
         SubmissionError: If it is not there.
         DatasetError: If the official lists contradict each other.
     """
+    if not archive.is_file():  # a pipe would block for ever
+        raise SubmissionError(f"There is no archive '{archive}'.")
     try:
         with archive.open("rb") as stream:
             data = stream.read(_LIMITS.total_bytes + 1)
     except OSError as error:
         raise SubmissionError(f"'{archive}' cannot be read: {error.strerror}.") from error
+    if len(data) > _LIMITS.total_bytes:
+        raise SubmissionError(
+            f"'{archive}' has more than {_LIMITS.total_bytes:,} bytes.",
+            "A complete archive has about 10 MB.",
+        )
     try:
         files = read_members(str(archive), data, _LIMITS)
     except UnsafeArchiveError as error:

@@ -106,7 +106,7 @@ def results_files(task: Task, ids: Sequence[str], scores: Scores) -> dict[str, b
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """Return a .tar.gz of some files; equal files give equal bytes, whenever and wherever."""
+    """Return a .tar.gz of some files; equal files give equal bytes, whenever they are packed."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile("", "wb", fileobj=packed, mtime=0) as stream,
@@ -159,6 +159,8 @@ def read_scores(path: Path, ids: Sequence[str]) -> Scores:
 def check(files: Mapping[str, bytes], tasks: Sequence[Task]) -> tuple[Finding, ...]:
     """Check the files of an archive for the evaluation server; nothing is trusted.
 
+    What belongs to no task is an error: the results of other tasks are not known here.
+
     Args:
         files: Name → content of every file of the archive.
         tasks: What may be in it.
@@ -189,12 +191,12 @@ def _placed(name: str, tasks: Sequence[Task]) -> tuple[int, int, str]:
     folder, _, file = name.rpartition("/")
     folders = {f"{ROOT}/{task.folder}": number for number, task in enumerate(tasks)}
     if folder not in folders:
-        raise SubmissionError("It is in no folder of the task.", f"Expected {_or(folders)}.")
+        raise SubmissionError("It is in no folder of such results.", f"Expected {_or(folders)}.")
     task = tasks[folders[folder]]
     match = _FILE.fullmatch(file)
     if match is None or match[2] != task.kind:
         pattern = task.file(task.competitions[1], "<class>").rpartition("/")[2]
-        raise SubmissionError("It is no results file of the task.", f"Expected {pattern}.")
+        raise SubmissionError("It has no name of such results.", f"Expected {pattern}.")
     if int(match[1]) not in task.competitions:
         expected = _or(f"comp{n}" for n in reversed(task.competitions))
         raise SubmissionError(f"comp{match[1]} is another competition.", f"Expected {expected}.")
@@ -307,9 +309,9 @@ def _lines(data: bytes, *, persons: bool) -> _Lines:
     columns = 3 if persons else 2
     ids, confidences = [], []
     faulty: dict[str, list[str]] = {}
-    rows = data.decode("utf-8", "replace").split("\n")
+    rows = data.split(b"\n")
     for number, row in enumerate(rows[:_MOST_LINES], 1):
-        words, fault = row.split(), None
+        words, fault = [word.decode("ascii", "replace") for word in row.split()], None
         if not words:
             continue
         if len(words) != columns:
@@ -321,7 +323,7 @@ def _lines(data: bytes, *, persons: bool) -> _Lines:
             ids.append("/".join(words[:-1]))
             confidences.append(confidence)
         if fault:
-            faulty.setdefault(fault, []).append(f"line {number}: {_short(row.strip())}")
+            faulty.setdefault(fault, []).append(f"line {number}: {_short(' '.join(words))}")
     faults = [
         f"{fault} in {_count(len(places), 'lines')}, the first is {places[0]}."
         for fault, places in faulty.items()
