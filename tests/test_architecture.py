@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "nets", "extract", "store"),
         *("recipe", "progress", "planning", "experiment"),
     },
+    "submit": {"experiment", "recipe", "report", "classify", "data", "store", "unpack"},
     "doctor": {"data", "nets", "recipe", "planning", "fetch"},
     "demo_images": {"data"},
     "demo": {
@@ -49,8 +50,9 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "extract"),
     },
     "cli": {
-        *("experiment", "planning", "predicting", "costs", "doctor", "demo", "recipe"),
-        *("progress", "report", "store", "nets", "data.published", "data.folder", "fetch"),
+        *("experiment", "planning", "predicting", "submit", "costs", "doctor", "demo"),
+        *("recipe", "progress", "report", "store", "nets", "data.published", "data.folder"),
+        "fetch",
     },
     "__main__": {"cli"},
 }

@@ -17,12 +17,12 @@ from tests import layouts
 from tests.conftest import photo
 from tests.test_cli import check_refused, run
 from vggfeat import planning, predicting
-from vggfeat.classify.svm import ClassifierError
 from vggfeat.data.folder import named_images
 from vggfeat.data.split import Item, unlabelled
 from vggfeat.describing import described
 from vggfeat.digests import sha256_of
 from vggfeat.errors import (
+    ClassifierError,
     DatasetError,
     ImageNotFoundError,
     ImageReadError,

@@ -18,14 +18,13 @@ from vggfeat.classify import dual, svm
 from vggfeat.classify.measures import average_precision
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
-    ClassifierError,
     LinearOneVsRest,
     SvmSettings,
     choose_c,
     fit,
     predicted_class,
 )
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import ClassifierError, VggfeatError
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

@@ -346,6 +346,73 @@ def tables(which: str, form: str, output: Path | None, **options: Any) -> None: 
     click.echo(output)
 
 
+class _Submission(click.Group):
+    """Takes a name in place of a command for one to write."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, ["write", *args] if args and args[0] not in known else args)
+
+
+@main.group(cls=_Submission)
+def submission() -> None:
+    """Archives for VOC 2012's evaluation server: write one, check one.
+
+    `vggfeat submission NAME` is short for `vggfeat submission write NAME`.
+
+    \b
+    Example:
+      vggfeat submission voc2012-vgg16
+    """
+
+
+@submission.command("write")
+@click.argument("name")
+@_options(_MACHINE_OPTIONS)
+def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Write the archive of a result on voc2012 or voc2012-action; print its path.
+
+    It is checked first, and holds the scores of every test image (comp2) or person (comp10).
+
+    \b
+    Example:
+      vggfeat submission write voc2012-vgg16
+    """
+    from vggfeat import submit
+
+    machine = _machine(options)
+    click.echo(submit.submit(_result_path(name, machine), machine))
+
+
+@submission.command("check")
+@click.argument("archive", type=Path)
+@_options(_MACHINE_OPTIONS[:1])
+@_AS_JSON
+def submission_check(archive: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Check an archive as the server would, one line for each finding; exit 1 if one is an error.
+
+    It may be of any method. With the lists of VOC 2012's test set below --data-root every image
+    and person is looked up.
+
+    \b
+    Example:
+      vggfeat submission check results/voc2012-vgg16-comp2.tar.gz
+    """
+    from dataclasses import asdict
+
+    from vggfeat import submit
+
+    findings = submit.check_archive(archive, _machine(options))
+    sound = all(found.level != "error" for found in findings)
+    if as_json:
+        click.echo(json.dumps({"sound": sound, "findings": [asdict(one) for one in findings]}))
+    else:
+        for found in findings:
+            click.echo(f"{found.level:8} {found.where}: {found.message}")
+    if not sound:
+        click.get_current_context().exit(1)
+
+
 @main.command()
 @click.argument("name", required=False)
 @click.option("--size", default="224x224", metavar="HxW", show_default=True, help="Of the image.")

@@ -56,6 +56,18 @@ class DatasetNotFoundError(VggfeatError, FileNotFoundError):
         super().__init__(f"Data set {name!r} not found.", f"Looked for {places}.", remedy)
 
 
+class ListNotFoundError(DatasetNotFoundError):
+    """A data set is there but for one of its lists."""
+
+    def __init__(self, path: Path) -> None:
+        VggfeatError.__init__(
+            self,
+            f"There is no list '{path}'.",
+            "Expected one of every part, and of every class in it.",
+            "Unpack the data set again.",
+        )
+
+
 class DatasetError(VggfeatError, ValueError):
     """A data set is there, and contradicts itself or its documented layout."""
 
@@ -128,6 +140,10 @@ class NonFiniteError(VggfeatError, ArithmeticError):
         )
 
 
+class ClassifierError(VggfeatError, ValueError):
+    """A file of saved classifiers is absent, damaged, or not the one that its result names."""
+
+
 class StoreError(VggfeatError):
     """Something about a descriptor store."""
 
@@ -193,6 +209,7 @@ class UnsafeArchiveError(VggfeatError, ValueError):
     """An archive is damaged, or holds what must not be unpacked; nothing of it is kept."""
 
     def __init__(self, archive: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"'{archive}' is not unpacked: {reason}.",
             "Expected an undamaged archive of regular files below one folder.",

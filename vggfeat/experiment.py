@@ -330,11 +330,7 @@ def evaluate(
                 raise
             held.append(opened.enter_context(DescriptorStore.open(path)))
         ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
-        regions = [dataset.of_region(region) for _, region in recipe.described]
-        blocks = [
-            Block(store=store, region=region, rows=rows)
-            for store, (_, region), rows in zip(held, recipe.described, regions, strict=True)
-        ]
+        blocks = blocks_of(held, dataset, recipe)
         used = tuple(_used(block, ids, recipe) for block in blocks)
         runs = []
         for index, split in enumerate(dataset.splits, 1):
@@ -342,7 +338,7 @@ def evaluate(
                 _log.info("split %d of %d", index, len(dataset.splits))
             with _timed(seconds, "read descriptors"):
                 samples = {
-                    part: _sample(blocks, getattr(split, part), recipe)
+                    part: read_sample(blocks, getattr(split, part), recipe)
                     for part in ("train", "val", "test")
                 }
             fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
@@ -521,7 +517,31 @@ def _check_described(stores: Sequence[DescriptorStore], recipe: Recipe) -> None:
         )
 
 
-def _sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
+def blocks_of(stores: Sequence[DescriptorStore], dataset: Dataset, recipe: Recipe) -> list[Block]:
+    """Return the blocks of a recipe's fused descriptor.
+
+    Args:
+        stores: One for each net and region, in the recipe's order.
+        dataset: The recipe's.
+        recipe: Says which nets and regions.
+    """
+    return [
+        Block(store=store, region=region, rows=dataset.of_region(region))
+        for store, (_, region) in zip(stores, recipe.described, strict=True)
+    ]
+
+
+def read_sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
+    """Read and aggregate the descriptors of one part.
+
+    Args:
+        held: From `blocks_of`.
+        part: Of the recipe's data set.
+        recipe: Says how.
+
+    Raises:
+        IncompleteStoreError: If a store lacks an item or a scale.
+    """
     return Sample(ids=part.ids, x=read_fused(held, part.ids, recipe), labels=part.labels)
 
 
@@ -627,6 +647,8 @@ def _warnings(
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
+    if any(mean is None for outcome in outcomes for mean in outcome.search.means):
+        found.append("No C could be chosen, since no class can be measured on val; it is 1.")
     if any(outcome.search.at_edge for outcome in outcomes):
         found.append("A chosen C lies at the edge of the grid.")
     if failed := sum(outcome.search.not_converged for outcome in outcomes):

@@ -27,7 +27,7 @@ from sklearn.svm import LinearSVC
 
 from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import ClassifierError
 from vggfeat.publish import publish_bytes
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ _GRAM_SHARE = 0.5  # of the free memory
 _TOLERANCE = 1e-3  # of LinearSVC
 _MAX_ITERATIONS = 1_000  # LIBLINEAR's own
 _SMALL = 20_000_000  # values read in all fits together; below, starting processes costs more
-
-
-class ClassifierError(VggfeatError, ValueError):
-    """A classifier's file is absent, damaged, or another one than its result names."""
 
 
 @dataclass(frozen=True, kw_only=True)
