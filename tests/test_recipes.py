@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -147,6 +149,50 @@ def test_a_recipe_runs_to_its_end(path: Path, call: Callable[..., tuple[int, str
     assert (Path("results") / f"{recipe.name}.html").stat().st_size > 10_000
     [again] = json.loads(call("run", str(path), *thin(path), "--dry-run", "--json")[1])[:1]
     assert again["complete"]
+
+
+@pytest.mark.slow
+def test_the_tables_of_all_recipes_are_complete_and_the_same_again(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    for path in RECIPES:  # those that the tests before have not run, if this one runs alone
+        if not (Path("results") / f"{path.stem}.json").exists():
+            assert call("run", str(path), *thin(path))[0] == 0
+    rows = list(csv.DictReader(io.StringIO(call("tables", "all", "--format", "csv")[1])))
+    shown = {row["result"]: row for row in rows if row["result"]}
+    assert set(shown) == {path.stem for path in RECIPES}
+    for path in RECIPES:
+        recipe, row = Recipe.from_toml(path), shown[path.stem]
+        result = Result.read(Path("results") / f"{path.stem}.json")
+        assert row["weights"] == "random:0"
+        if result.score is None:
+            assert (row["score"], row["difference"]) == ("", "")
+            continue
+        assert float(row["score"]) == pytest.approx(100 * result.score, abs=0.051)
+        if recipe.paper:
+            assert float(row["published"]) == recipe.paper.value
+            assert "random" in row["substitutes"]
+            beside = recipe.paper.value
+        else:
+            assert recipe.ablation is not None
+            base = Result.read(Path("results") / f"{recipe.ablation.base}.json")
+            assert base.score is not None
+            beside = 100 * base.score
+            assert (row["question"], row["answer"]) == (
+                recipe.ablation.question,
+                recipe.ablation.answer,
+            )
+        assert float(row["difference"]) == pytest.approx(100 * result.score - beside, abs=0.051)
+    for form in ("markdown", "latex", "csv", "html"):
+        first, again = (call("tables", "all", "--format", form)[1] for _ in range(2))
+        assert first == again
+        escaped = "voc2007-vgg16-tap-fc7-linear", "caltech101-vgg16-thin-vgg19-thin"
+        assert all(name in first for name in escaped)
+    for _ in range(2):
+        for path in Path("results").glob("*.json"):
+            path.touch()  # other times, and another order in the folder, change nothing
+        call("tables", "all", "--output", "results/TABLES.md")
+        assert Path("results/TABLES.md").read_text() == call("tables")[1]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
