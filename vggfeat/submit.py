@@ -12,11 +12,7 @@ import numpy.typing as npt
 
 from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data import action, open_dataset, voc
-from vggfeat.errors import (
-    DatasetNotFoundError,
-    StoreNotFoundError,
-    UnsafeArchiveError,
-)
+from vggfeat.errors import DatasetNotFoundError, StoreNotFoundError, UnsafeArchiveError
 from vggfeat.experiment import blocks_of, open_for, read_sample
 from vggfeat.publish import make_folder, publish_bytes
 from vggfeat.recipe import Machine, Recipe
@@ -39,7 +35,6 @@ Scores = npt.NDArray[np.float64]
 
 # A complete archive of both tasks has 30 files and 10 MB.
 _LIMITS = Limits(members=1_000, member_bytes=8 << 20, total_bytes=64 << 20)
-
 
 _TASKS = {
     "voc2012": Task(
@@ -91,7 +86,7 @@ def scored_again(path: Path, machine: Machine) -> Scored:
         count = len(result.classifiers)
         raise ResultError(f"'{path}' names {count} files of classifiers.", "Expected one.")
     [(name, sha256)] = result.classifiers.items()
-    classifier = LinearOneVsRest.load(path.with_name(name), sha256)
+    classifier = LinearOneVsRest.load(path.parent / Path(name).name, sha256)
     recipe = Recipe.build(result.recipe, f"'{path}'")
     with ExitStack() as opened:
         held = [opened.enter_context(_opened(used, machine)) for used in result.stores]
@@ -156,24 +151,24 @@ def submit(path: Path, machine: Machine) -> Path:
 
 def _task_of(result: Result) -> Task:
     """Return what a result is submitted to, if it can be."""
-    dataset, limit = result.recipe["dataset"], result.recipe["limit"]
-    if dataset not in _TASKS:
-        proxy = dataset.removesuffix("-val")
-        remedy = f"Run the same recipe on {proxy!r}." if proxy in _TASKS else ""
+    recipe = Recipe.build(result.recipe, f"'{result.name}'")
+    if recipe.dataset not in _TASKS:
+        official = recipe.dataset.removesuffix("-val")
+        remedy = f"Run the same recipe on {official!r}." if official in _TASKS else ""
         raise SubmissionError(
-            f"'{result.name}' is a result on {dataset!r}.",
+            f"'{result.name}' is a result on {recipe.dataset!r}.",
             f"The server takes the test sets of {' and '.join(map(repr, _TASKS))} only.",
             remedy,
         )
-    if limit is not None:
+    if recipe.limit is not None:
         raise SubmissionError(
-            f"'{result.name}' was made with --limit {limit}.",
+            f"'{result.name}' was made with --limit {recipe.limit}.",
             "The server wants a score for every test image.",
             "Run the same recipe without --limit.",
         )
     if any(store.weights_family == "random" for store in result.stores):
         _log.warning("'%s' has random weights: such scores say nothing", result.name)
-    return _TASKS[dataset]
+    return _TASKS[recipe.dataset]
 
 
 def _finite(scored: Scored) -> Scores:
