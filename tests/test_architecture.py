@@ -67,7 +67,7 @@ OUTSIDE = {  # package → the only places that may import it
     "joblib": {"classify"},
     "numba": {"classify", "nets"},
     "PIL": {"extract", "transformer", "demo_images", "report"},
-    "matplotlib": set(),
+    "matplotlib": set(),  # of the benchmarks alone
     "jinja2": {"report"},
     "tomli_w": {"report"},
     "rich": {"progress", "cli"},
