@@ -6,11 +6,11 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vggfeat.report.paper import Cell, Figure, published
+from vggfeat.report.paper import Cell, Figure, cells, published
 from vggfeat.report.tables import ABLATIONS, AblationTable, Comparison, Run, Tables
 
 _TITLE = "Our numbers beside the paper's"
@@ -22,17 +22,17 @@ _CSV_COLUMNS = (
     *("table", "row", "column", "question", "answer", "result", "score", "deviation", "difference"),
     *("published", "published_deviation", "published_starred", "weights", "substitutes", "fields"),
 )
-_MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$])")
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|~$]|&(?=#?\w+;))")
 _LATEX_SPECIAL = {
-    **{character: f"\\{character}" for character in "{}&%$#_"},
-    **{character: f"{{{character}}}" for character in "*[]"},  # they mean something after \\
+    **{character: f"\\{character}" for character in "{}&%$#"},
+    "_": r"\_\allowbreak{}",  # names of files are long
+    **{character: f"{{{character}}}" for character in "*[]`"},  # \\* and `` mean something else
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
     '"': "''",
     "−": "$-$",
     "±": r"$\pm$",
@@ -119,15 +119,8 @@ def as_csv(tables: Tables) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, _CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    for comparison in tables.comparisons:
-        writer.writerows(_csv_of_paper(comparison))
-    for table in tables.ablations or ():
-        writer.writerow({"table": ABLATIONS, "row": table.base, **_csv_of_run(table.run)})
-        for one in table.answers:
-            asked = {"question": one.question, "answer": one.answer}
-            fields = {"fields": "; ".join(one.fields)}
-            own = {**asked, **_csv_of_run(one.run), **fields}
-            writer.writerow({"table": ABLATIONS, "row": table.base, **own})
+    for line in (*_csv_of_paper(tables), *_csv_of_ablations(tables)):
+        writer.writerow({k: _flat(v) if isinstance(v, str) else v for k, v in line.items()})
     return text.getvalue()
 
 
@@ -172,7 +165,13 @@ def _sheets(tables: Tables) -> list[_Sheet]:
         )
         sheets.append(_Sheet(title="Ablations", notes=(some if tables.ablations else none,)))
         sheets += [_ablation_sheet(table) for table in tables.ablations]
-    return sheets
+    return [_flattened(sheet) for sheet in sheets]
+
+
+def _flattened(sheet: _Sheet) -> _Sheet:
+    """Return a sheet whose title and cells are one line each."""
+    lines = (replace(line, cells=tuple(map(_flat, line.cells))) for line in sheet.lines)
+    return replace(sheet, title=_flat(sheet.title), lines=tuple(lines))
 
 
 def _paper_sheets(comparison: Comparison) -> Iterator[_Sheet]:
@@ -198,12 +197,12 @@ def _paper_sheets(comparison: Comparison) -> Iterator[_Sheet]:
         lines=tuple(lines),
         notes=tuple(notes),
     )
-    figures = (("ours", 0.1), ("paper", 0.1), ("difference", 0.1))
+    figures = (("ours", 0.12), ("paper", 0.1), ("difference", 0.14))
     place = (("row", 0.15), ("column", 0.15))
     if comparison.real:
         yield _Sheet(
             title=f"Our runs for Table {table.number}",
-            columns=(*place, *figures, ("weights", 0.2), ("result", 0.2)),
+            columns=(*place, *figures, ("weights", 0.19), ("result", 0.15)),
             lines=tuple(
                 _Line(cells=(*_beside(cell, run), _joined(run.weights), run.result))
                 for cell, run in comparison.real
@@ -213,12 +212,14 @@ def _paper_sheets(comparison: Comparison) -> Iterator[_Sheet]:
     if comparison.substituted:
         yield _Sheet(
             title=f"Table {table.number} on substitutes, which is not the paper's experiment",
-            columns=(*place, *figures, ("substitutes", 0.25), ("result", 0.15)),
+            columns=(*place, *figures, ("substitutes", 0.19), ("result", 0.15)),
             lines=tuple(
                 _Line(cells=(*_beside(cell, run), _joined(run.substitutes), run.result))
                 for cell, run in comparison.substituted
             ),
-            notes=("These runs show that the program works; they do not reproduce the figures.",),
+            notes=(
+                "None of these reproduces a figure of the paper: each differs in what is named.",
+            ),
             part=True,
             marked=True,
         )
@@ -231,16 +232,17 @@ def _ablation_sheet(table: AblationTable) -> _Sheet:
         for one in table.answers
     ]
     runs = [*([table.run] if table.run else []), *(one.run for one in table.answers)]
+    marked = any(run.substitutes for run in runs)
     return _Sheet(
-        title=f"Ablations of {table.base}",
+        title=f"Ablations of {table.base}{', on substitutes' if marked else ''}",
         columns=(
-            *(("question", 0.12), ("answer", 0.12), ("score", 0.1), ("difference", 0.1)),
-            *(("differs in", 0.14), ("substitutes", 0.24), ("result", 0.18)),
+            *(("question", 0.13), ("answer", 0.13), ("score", 0.1), ("difference", 0.14)),
+            *(("differs in", 0.15), ("substitutes", 0.19), ("result", 0.16)),
         ),
         lines=tuple(lines),
         notes=() if table.run else ("The base has not been run, so there is no difference.",),
         part=True,
-        marked=any(run.substitutes for run in runs),
+        marked=marked,
     )
 
 
@@ -318,8 +320,8 @@ def _joined(texts: Sequence[str]) -> str:
 
 
 def _flat(text: str) -> str:
-    """Return text in one line; a name of a file may hold anything."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())
+    """Return text in one line, of what can be printed: the name of a file may hold anything."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 def _inline(note: str, text: Callable[[str], str], code: Callable[[str], str]) -> str:
@@ -337,7 +339,7 @@ def _markdown_code(typed: str) -> str:
 
 
 def _markdown_line(line: _Line) -> str:
-    cells = [_markdown_text(_flat(cell)) for cell in line.cells]
+    cells = [_markdown_text(cell) for cell in line.cells]
     return f"| {' | '.join(f'**{cell}**' if line.own and cell else cell for cell in cells)} |"
 
 
@@ -364,7 +366,7 @@ def _latex_table(sheet: _Sheet, notes: Sequence[str]) -> list[str]:
     head = " & ".join(_latex_text(name) for name, _ in sheet.columns)
     return [
         r"\begin{table}[htbp]",
-        r"\footnotesize",
+        r"\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{_latex_text(sheet.title)}}}",
         rf"\begin{{tabular}}{{@{{}}{'%'}",
         *(f"  {column}%" for column in columns),
@@ -381,33 +383,40 @@ def _latex_table(sheet: _Sheet, notes: Sequence[str]) -> list[str]:
 
 
 def _latex_line(line: _Line) -> str:
-    cells = [_latex_text(_flat(cell)) for cell in line.cells]
+    cells = [_latex_text(cell) for cell in line.cells]
     return " & ".join(rf"\textbf{{{cell}}}" if line.own else cell for cell in cells) + r" \\"
 
 
-def _csv_of_paper(comparison: Comparison) -> Iterator[dict[str, object]]:
-    for row in comparison.table.rows:
-        for column in comparison.table.columns:
-            cell = Cell(table=comparison.table, row=row, column=column)
-            figure = cell.figure
+def _csv_of_paper(tables: Tables) -> Iterator[dict[str, object]]:
+    for comparison in tables.comparisons:
+        for cell in (cell for cell in cells() if cell.table == comparison.table):
             place = {
                 "table": cell.table.number,
-                "row": row.name,
-                "column": column.name,
-                "published": figure.value,
-                "published_deviation": figure.deviation,
-                "published_starred": figure.starred,
+                "row": cell.row.name,
+                "column": cell.column.name,
+                "published": cell.figure.value,
+                "published_deviation": cell.figure.deviation,
+                "published_starred": cell.figure.starred,
             }
-            runs = [run for at, run in comparison.runs if at == cell]
+            runs = [run for own, run in comparison.runs if own == cell]
             for run in runs or [None]:
                 yield {**place, **_csv_of_run(run)}
+
+
+def _csv_of_ablations(tables: Tables) -> Iterator[dict[str, object]]:
+    for table in tables.ablations or ():
+        place = {"table": ABLATIONS, "row": table.base}
+        yield {**place, **_csv_of_run(table.run)}
+        for one in table.answers:
+            asked = {"question": one.question, "answer": one.answer}
+            yield {**place, **asked, **_csv_of_run(one.run), "fields": "; ".join(one.fields)}
 
 
 def _csv_of_run(run: Run | None) -> dict[str, object]:
     if run is None:
         return {}
     return {
-        "result": _flat(run.result),
+        "result": run.result,
         "score": _rounded(run.score),
         "deviation": _rounded(run.deviation),
         "difference": _rounded(run.difference),
