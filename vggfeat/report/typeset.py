@@ -398,7 +398,7 @@ def _csv_of_paper(tables: Tables) -> Iterator[dict[str, object]]:
                 "published_deviation": cell.figure.deviation,
                 "published_starred": cell.figure.starred,
             }
-            runs = [run for own, run in comparison.runs if own == cell]
+            runs: list[Run | None] = [run for own, run in comparison.runs if own == cell]
             for run in runs or [None]:
                 yield {**place, **_csv_of_run(run)}
 
