@@ -136,7 +136,7 @@ def search(splits: Sequence[SplitOutcome]) -> Search | None:
 def nice_ticks(low: float, high: float) -> list[float]:
     """Return multiples of 1, 2 or 5 times a power of ten that enclose [low, high].
 
-    >>> nice_ticks(31.4, 58.9), nice_ticks(80, 80)
+    >>> nice_ticks(31.4, 58.9), nice_ticks(80.0, 80.0)
     ([30.0, 40.0, 50.0, 60.0], [79.0, 81.0])
     """
     if high - low < 1e-6:
