@@ -477,6 +477,32 @@ def test_the_command_prints_or_writes(tmp_path: Path) -> None:
         assert path.read_bytes() == text.encode()
 
 
+@pytest.mark.slow
+def test_a_recipe_that_was_run_is_found_beside_its_figure(
+    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        f'name = "tiny"\ndataset = "voc:{tiny_voc}"\nmodels = ["vgg16-thin"]\n'
+        f'weights = ["random:0"]\nscales = [224]\ngrid = [1.0]\n'
+        f'[paper]\ntable = 11\nrow = "{D}"\ncolumn = "{VOC07}"\nvalue = 89.3\n'
+    )
+    done = CliRunner().invoke(main, ["run", str(recipe)])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, ["tables", "11", "--format", "csv"])
+    [row] = [row for row in csv.DictReader(io.StringIO(done.stdout)) if row["result"]]
+    score = Result.read(Path("results/tiny.json")).score
+    assert score is not None
+    assert float(row["score"]) == pytest.approx(100 * score, abs=1e-3)
+    assert float(row["difference"]) == pytest.approx(100 * score - 89.3, abs=1e-3)
+    assert row["substitutes"] == (
+        "vgg16-thin in the place of vgg16; voc:PATH in the place of voc2007; "
+        "scales 224 in the place of 256, 384, 512, 640, 768; "
+        "vgg16-thin with random weights (random:0)"
+    )
+
+
 def test_the_command_refuses_a_damaged_result(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     out = tmp_path / "page.md"

@@ -160,8 +160,8 @@ def _sheets(tables: Tables) -> list[_Sheet]:
     if tables.ablations is not None:
         none = "None has been run: `vggfeat run RECIPE` with a recipe that has an `[ablation]`."
         some = (
-            "One thing each is changed in a base. A difference is that to the base, in points; "
-            "“differs in” names the fields in which the two recipes do differ."
+            "One thing each is changed in a base, and a difference is that to the base, in points. "
+            "Differs in: the fields in which the two recipes do differ."
         )
         sheets.append(_Sheet(title="Ablations", notes=(some if tables.ablations else none,)))
         sheets += [_ablation_sheet(table) for table in tables.ablations]
@@ -346,8 +346,8 @@ def _markdown_line(line: _Line) -> str:
 def _latex_text(text: str) -> str:
     r"""Return text for LaTeX; what plain pdfLaTeX has no letter for becomes a question mark.
 
-    >>> print(_latex_text("50 % of a_b ± 猫"))
-    50 \% of a\_b $\pm$ ?
+    >>> print(_latex_text("50 % ± 猫"))
+    50 \% $\pm$ ?
     """
     plain = (_LATEX_SPECIAL.get(c) or (c if " " <= c <= "~" else "?") for c in text)
     return "".join(plain)
