@@ -116,12 +116,7 @@ def plan_store(
     net = architecture(model)
     weights = pooled(find_weights(net, recipe.weights_of(model), recipe.profile), recipe.pooling)
     items = dataset.of_region(region).items
-    with watch.step("hash images", len(items), "images") as advance:
-        digests = []
-        paths = (item.path for item in items)
-        for digest in sha256_of_each(paths, fresh=machine.verify_images):
-            digests.append(digest)
-            advance(1)
+    digests = _hashed(items, machine, watch)
     row = row_recipe(recipe, model, weights)
     if region == "box":
         row["region"] = region  # else a box's row would be taken for that of its whole image
@@ -164,6 +159,16 @@ def plan_store(
         calibration=(calibrated or folder) / CALIBRATION,
         row_seconds=seconds,
     )
+
+
+def _hashed(items: Sequence[Item], machine: Machine, watch: Watch) -> list[str]:
+    digests = []
+    with watch.step("hash images", len(items), "images") as advance:
+        paths = (item.path for item in items)
+        for digest in sha256_of_each(paths, fresh=machine.verify_images):
+            digests.append(digest)
+            advance(1)
+    return digests
 
 
 def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
