@@ -157,6 +157,7 @@ def test_the_gpu_check_finds_a_device_equal_to_itself() -> None:
     assert max(row["error"] for row in rows) <= gpu.BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_the_search_on_a_device_is_certified() -> None:
     rows = gpu.svm_rows("cpu", 1, images=120, size=40)

@@ -98,6 +98,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.slow
 def test_the_page_on_python_runs_as_it_stands(
     photos: Path, forwards: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:

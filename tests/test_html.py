@@ -361,6 +361,7 @@ def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
     assert written(tmp_path, result, image=lambda _: encoded("PNG")) == first
 
 
+@pytest.mark.slow
 def test_a_page_of_voc_2007_has_at_most_5_mb(tmp_path: Path, voc_photos: list[bytes]) -> None:
     def image(name: str) -> bytes:
         return voc_photos[int(name) % len(voc_photos)]
@@ -374,6 +375,7 @@ def test_a_page_of_voc_2007_has_at_most_5_mb(tmp_path: Path, voc_photos: list[by
     assert 1_000_000 < len(source.encode()) < 5_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [102, 257])
 def test_many_classes_stay_small(tmp_path: Path, count: int) -> None:
     noise = encoded("JPEG", (160, 160), quality=95)  # the least compressible of pictures

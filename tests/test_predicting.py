@@ -74,8 +74,14 @@ def voc_items(root: Path, ids: tuple[str, ...]) -> list[Item]:
     "changed",
     [
         {},
-        {"scales": [224, 256], "aggregate": "stack", "tap": "fc6", "interpolation": "bicubic"},
-        {"mirror": False, "pooling": "floor", "normalise": "before", "aggregate": "max"},
+        pytest.param(
+            {"scales": [224, 256], "aggregate": "stack", "tap": "fc6", "interpolation": "bicubic"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"mirror": False, "pooling": "floor", "normalise": "before", "aggregate": "max"},
+            marks=pytest.mark.slow,
+        ),
         {
             "models": ["vgg16-thin", "vgg19-thin"],
             "weights": ["random:0", "random:1"],
@@ -203,6 +209,7 @@ def test_other_weights_are_refused_and_a_moved_file_can_be_named(
         open_trained(trained.path, weights=["random:0", "random:0"])
 
 
+@pytest.mark.slow
 def test_a_weight_file_may_move_and_a_published_one_is_fetched(
     photos: Path, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +323,7 @@ def test_one_of_several_splits_is_chosen(
             open_trained(trained.path, split=wrong)
 
 
+@pytest.mark.slow
 def test_an_8_bit_net_takes_the_calibration_of_the_training_run(
     tiny_voc: Path, machine: Machine, elsewhere: Machine
 ) -> None:

@@ -244,6 +244,7 @@ def test_a_parameter_that_cannot_be_is_refused_by_fit(
         net(**changed).fit(paths)
 
 
+@pytest.mark.slow
 def test_weights_may_be_a_path(paths: list[Path], tmp_path: Path) -> None:
     place = tmp_path / "keras.h5"
     layouts.keras_old(place, ARCHITECTURES["vgg16-thin"], layouts.thin_truth())
