@@ -4,8 +4,8 @@
 
 First float32 on the GPU is compared with the CPU, for both ways that pools round; if they disagree,
 nothing is timed. Then come the ceilings, the forward pass in every precision at every Q and batch,
-`vggfeat extract` from JPEG files to the finished store in every precision, and a table of where the
-time goes.
+`vggfeat extract` from JPEG files to the finished store in every precision, where the time goes, and
+the search for C.
 """
 
 from __future__ import annotations
@@ -16,16 +16,21 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import ceiling, forward
-from benchmarks.common import DATA, cores, distance, skip, tell, write
+from benchmarks import ceiling, forward, svm
+from benchmarks.common import DATA, cores, distance, median, seconds, skip, tell, write
 from benchmarks.drift import precisions
 from benchmarks.extract import measure_losses, recipe_values, shuffled_images
+from vggfeat.classify import dual
+from vggfeat.classify.admm import Admm
+from vggfeat.classify.svm import DEFAULT_GRID
 from vggfeat.demo_images import make_voc
 from vggfeat.extract.engine import form_of
 from vggfeat.nets.architectures import architecture
@@ -39,6 +44,7 @@ _REPLAYED = 4
 BATCHES = (1, 2, 4, 8, 16, 32)
 _MOST_PIXELS = 6 << 20  # of a batch, roughly: every engine's process holds its own on the GPU
 _PROFILED = 512, 8  # Q and number of images
+_SVM_SIZE = 5011, 4096  # images and dimensions: VOC 2007's train and val, one net
 _GROUPS = {  # of kernels, by what their names hold; the first that fits
     "copies to and from the GPU": ("memcpy", "memset"),
     "pools": ("pool",),
@@ -131,6 +137,56 @@ def end_to_end(
     return rows
 
 
+def svm_rows(device: str, repeat: int, images: int, size: int) -> list[dict[str, Any]]:
+    """Time the search for C, the Gram matrix included, here and on a device in turn.
+
+    Args:
+        device: "cuda".
+        repeat: Number of rounds.
+        images: Of the generated problem, 20 classes.
+        size: Its dimensions.
+
+    Returns:
+        For each loss the medians of seconds, their ratio, the largest gap on the device, and the
+        SVMs that it left to the CPU; these are not in its seconds.
+    """
+    x, y = svm.problem(images, size, 20)
+    rows = []
+    for loss in svm.LOSSES:
+        here, there = partial(_search_here, x, y, loss), partial(_gaps, x, y, loss, device)
+        times: dict[str, list[float]] = {"here": [], "there": []}
+        for _ in range(repeat):
+            times["here"].append(seconds(here))
+            times["there"].append(seconds(there))
+        gaps = there()
+        medians = {name: median(values) for name, values in times.items()}
+        rows.append(
+            {
+                "loss": loss,
+                "fits": gaps.size,
+                "cpu_seconds": medians["here"],
+                "device_seconds": medians["there"],
+                "ratio": medians["here"] / medians["there"],
+                "gap": float(gaps.max()),
+                "left": int((gaps > svm.GAP).sum()),
+            }
+        )
+    return rows
+
+
+def _search_here(x: dual.Floats, y: dual.Doubles, loss: dual.Loss) -> None:
+    svm.search(dual.gram_matrix(x, exact=False), y, loss, threads=cores())
+
+
+def _gaps(x: dual.Floats, y: dual.Doubles, loss: dual.Loss, device: str) -> dual.Doubles:
+    """Search for C on a device; return the gap of every SVM."""
+    solver, last, gaps = Admm(x, device), None, []
+    for c in DEFAULT_GRID:
+        last = solver.solve((y, np.full(y.shape[1], c), loss), svm.GAP, last)
+        gaps.append(last.gap)
+    return np.concatenate(gaps)
+
+
 def profile_table(model: str, engine: str, device: str) -> list[dict[str, Any]]:
     """Return where the time of one call goes, by groups of kernels, the longest first.
 
@@ -212,6 +268,7 @@ def main() -> None:
         "bandwidth_gb_s": max(row["bandwidth_gb_s"] for row in found["rows"]),
         "rows": rows,
         "end_to_end": whole,
+        "svm": svm_rows("cuda", options.repeat, *_SVM_SIZE),
         "profile": list(itertools.chain.from_iterable(tables)),
     }
     write("gpu", figures)

@@ -28,6 +28,7 @@ from vggfeat.classify import dual
 from vggfeat.classify.svm import DEFAULT_GRID
 
 LOSSES: tuple[dual.Loss, ...] = ("squared_hinge", "hinge")
+GAP = 1e-3  # as of the search in `vggfeat svm`
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 
 
@@ -67,7 +68,7 @@ def search(
     """Solve all classes for each C, each from the one before."""
     found: dict[float, dual.Dual] = {}
     last = None
-    effort = dual.Effort(gap=1e-3, seed=0, threads=threads)
+    effort = dual.Effort(gap=GAP, seed=0, threads=threads)
     for c in grid:
         last = found[c] = dual.solve(gram, (y, np.full(y.shape[1], c), loss), effort, start=last)
     return found

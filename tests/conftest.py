@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,14 +15,15 @@ from torch import Tensor
 
 from vggfeat.extract.engine import FORMS
 
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real images and lists; tests that need it are skipped where it is not."""
-    path = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not path.is_dir():
+    if not SHARED.is_dir():
         pytest.skip("../shared/data is not here")
-    return path
+    return SHARED
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +50,19 @@ def photo(
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     noise = random.normal(0, 12, (height, width, 3))
     return np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def voc_photos() -> list[bytes]:
+    """Files of VOC 2007's kind: real ones where they are here, generated ones elsewhere."""
+    real = sorted(SHARED.glob("voc2007-mini/VOCdevkit/VOC2007/JPEGImages/*.jpg"))
+    return [path.read_bytes() for path in real] or [_jpeg(375, 500, seed) for seed in range(20)]
+
+
+def _jpeg(height: int, width: int, seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(photo(height, width, seed)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 SIZES = ((90, 120), (120, 90), (100, 100), (90, 120), (80, 130), (96, 128))

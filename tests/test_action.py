@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from vggfeat.data.split import Dataset
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 
 Person = tuple[str, int, str | None]  # image, object, action; None for one of 'other'
+Objects = Sequence[tuple[str, Sequence[str]]]  # each one's name and box, as the file writes them
 PARTS: dict[str, Sequence[Person]] = {
     "train": [
         ("2010_000002", 1, "jumping"),
@@ -25,7 +26,7 @@ PARTS: dict[str, Sequence[Person]] = {
     "val": [("2010_000003", 2, "jumping")],
     "test": [("2010_000005", 1, "phoning"), ("2010_000004", 1, None)],
 }
-OBJECTS = {  # every object of an image: its name and its box, as the file writes them
+OBJECTS: dict[str, Objects] = {  # of each image
     "2010_000001": [("person", ("1", "2", "30.6", "40"))],
     "2010_000002": [
         ("person", ("10", "1", "50", "80")),
@@ -40,7 +41,7 @@ OBJECTS = {  # every object of an image: its name and its box, as the file write
 }
 
 
-def annotation(objects: Sequence[tuple[str, Sequence[str]]]) -> str:
+def annotation(objects: Objects) -> str:
     rows = []
     for name, corners in objects:
         pairs = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
@@ -50,17 +51,24 @@ def annotation(objects: Sequence[tuple[str, Sequence[str]]]) -> str:
     return f"<annotation><folder>VOC2012</folder>{''.join(rows)}</annotation>"
 
 
-def write_tree(root: Path, *, test_labels: bool = False, second_column: bool = False) -> Path:
+def write_tree(
+    root: Path,
+    parts: Mapping[str, Sequence[Person]] = PARTS,
+    objects_of: Mapping[str, Objects] = OBJECTS,
+    *,
+    test_labels: bool = False,
+    second_column: bool = False,
+) -> Path:
     """Write ImageSets/Action, Annotations and empty images in the true layout."""
     lists = root / "VOCdevkit" / "VOC2012" / "ImageSets" / "Action"
     lists.mkdir(parents=True)
     home = lists.parents[1]
     (home / "JPEGImages").mkdir()
     (home / "Annotations").mkdir()
-    for image, objects in OBJECTS.items():
+    for image, objects in objects_of.items():
         (home / "JPEGImages" / f"{image}.jpg").touch()
         (home / "Annotations" / f"{image}.xml").write_text(annotation(objects))
-    for part, persons in PARTS.items():
+    for part, persons in parts.items():
         images = dict.fromkeys(image for image, _, _ in persons)
         lines = [f"{i}\n" for i in images]
         if second_column:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vggfeat.classify.aggregate import aggregate, fuse
 
 How = Literal["average", "stack", "max"]
+HOWS: tuple[How, ...] = ("average", "max", "stack")
 
 
 def stored(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,12 +30,21 @@ def test_it_is_the_aggregate_of_the_unnormalised_descriptors(
         "max": raw.max(axis=1),
         "stack": np.array([np.concatenate(list(row)) for row in raw]),
     }
-    hows: tuple[How, ...] = ("average", "max", "stack")
-    for how in hows:
+    for how in HOWS:
         ours = aggregate(*stored(raw), how)
         wanted = expected[how] / np.linalg.norm(expected[how], axis=1, keepdims=True)
         assert ours.dtype == np.float32
         assert np.abs(ours - wanted).max() < 2e-6
+
+
+def test_normalised_before_every_scale_weighs_alike() -> None:
+    raw = np.random.default_rng(1).gamma(1.0, 50.0, (40, 3, 7)) * np.array([1, 10, 100])[:, None]
+    unit = raw / np.linalg.norm(raw, axis=2, keepdims=True)
+    ours = {how: aggregate(*stored(raw), how, "before") for how in HOWS}
+    mean, stack = unit.mean(axis=1), unit.reshape(40, 21) / np.sqrt(3)
+    assert np.abs(ours["average"] - mean / np.linalg.norm(mean, axis=1)[:, None]).max() < 1e-6
+    assert np.abs(ours["stack"] - stack).max() < 1e-6
+    assert not np.allclose(ours["average"], aggregate(*stored(raw), "average"), atol=1e-2)
 
 
 @pytest.mark.parametrize("how", ["average", "stack", "max"])

@@ -157,7 +157,17 @@ def test_the_gpu_check_finds_a_device_equal_to_itself() -> None:
     assert max(row["error"] for row in rows) <= gpu.BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_search_on_a_device_is_certified() -> None:
+    rows = gpu.svm_rows("cpu", 1, images=120, size=40)
+    assert [row["loss"] for row in rows] == ["squared_hinge", "hinge"]
+    for row in rows:
+        assert (row["fits"], row["left"]) == (20 * 12, 0)
+        assert 0 <= row["gap"] <= 1e-3
+        assert row["ratio"] > 0
+
+
 def test_without_a_gpu_its_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["gpu"])
     with pytest.raises(SystemExit, match="no GPU"):

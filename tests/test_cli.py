@@ -315,3 +315,17 @@ def test_a_bug_keeps_its_traceback(call: CliRunner, monkeypatch: pytest.MonkeyPa
 def test_quiet_says_nothing_on_stderr(call: CliRunner, tiny_voc: Path) -> None:
     done = run(call, "--quiet", "extract", *FAST, "--dataset", f"voc:{tiny_voc}")
     assert done.stderr == ""
+
+
+def test_help_shows_the_defaults_of_the_records(call: CliRunner) -> None:
+    text = " ".join(run(call, "run", "--help").stdout.split())
+    for option, default in (
+        ("--weights", "oxford"),
+        ("--interpolation", "bilinear"),
+        ("--loss", "hinge"),
+        ("--mirror / --no-mirror", "True"),
+        ("--data-root", "datasets"),
+        ("--on-error", "record"),
+    ):
+        assert re.search(rf"{option} [^-]*?default: {default}\b", text), option
+    assert not re.search(r"--limit [^-]*?default", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -84,6 +85,61 @@ def test_the_readmes_offline_commands_run_on_a_folder_of_photos(
         code = block.replace("features/…/descriptors.h5", str(path))
         code = code.replace("000005", "cats/0.jpg").replace("000007", "dogs/3.jpg")
         exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of the pages: photos of two classes, and new ones."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"photos/{k}/{n}.jpg" for k in ("cats", "dogs") for n in range(5)]
+    for seed, name in enumerate([*names, "new.jpg", "holiday/a.jpg", "holiday/b.jpg"]):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(90, 120, seed=seed)).save(tmp_path / name)
+    return tmp_path / "photos"
+
+
+@pytest.mark.slow
+def test_the_page_on_python_runs_as_it_stands(
+    photos: Path, forwards: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    said: list[str] = []
+    namespace: dict[str, object] = {}
+    described = []
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "python.md", "exec"), namespace)
+        said.append(capsys.readouterr().out)
+        described.append(sum(forwards))
+        forwards.clear()
+    assert said[0] == "(10, 1024) float32\n"
+    assert said[1] == "(3, 1024)\n"
+    assert described[2] == 10 * 2 * 2  # images, scales, sides: the search adds none
+    assert "mean_class_recall" in said[3]
+    assert "(2, 2, 512)" in said[4]
+    ap2007, ap2010 = map(float, said[5].split())
+    assert (ap2007, ap2010) == pytest.approx((28 / 33, 5 / 6))
+    assert said[6].startswith("('cats', 'dogs') (10, 2)\nphotos/cats/0.jpg (")
+    assert len(described) == 7
+    assert described[6] == 0
+
+
+def test_the_page_on_new_images_runs_as_it_stands(photos: Path, forwards: list[int]) -> None:
+    page = (ROOT / "docs" / "predict.md").read_text()
+    printed = []
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+        for line in block.splitlines():
+            forwards.clear()
+            command = shlex.split(line.partition(" > ")[0])
+            assert command[0] == "vggfeat"
+            done = CliRunner().invoke(main, command[1:])
+            assert done.exit_code == 0, done.output
+            printed.append(done.stdout)
+    table, first, as_json, last = (printed[k] for k in (2, 3, 4, 6))
+    images = ["new.jpg", "holiday/a.jpg", "holiday/b.jpg"]
+    assert [line.split()[0] for line in table.splitlines()[1:]] == images
+    assert [record["image"] for record in json.loads(as_json)] == images[1:]
+    assert forwards == []  # the last one has read what extract had described
+    assert last == first
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.name)

@@ -119,6 +119,7 @@ def test_batches_windows_threads_and_workers_stay_within_the_bound(
     assert distance(raw(describe(photos, **changed)), raw(describe(photos))) <= BOUND  # type: ignore[arg-type]  # ints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "canvas", [32, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 64))]
 )

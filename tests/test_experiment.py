@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,7 +29,10 @@ from vggfeat.errors import (
     StaleStoreError,
     StoreNotFoundError,
 )
-from vggfeat.experiment import evaluate, extract, write, write_report
+from vggfeat.experiment import Evaluation, evaluate, extract, write, write_report
+from vggfeat.nets.architectures import architecture
+from vggfeat.nets.vgg import DenseVgg
+from vggfeat.nets.weights import find_weights, pooled
 from vggfeat.planning import values_from_stores
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
@@ -202,7 +206,9 @@ def test_a_result_reads_back_as_it_was_written(tiny_voc: Path, machine: Machine)
     extract(recipe(tiny_voc), machine, Watch())
     evaluation = evaluate(recipe(tiny_voc), machine, Watch())
     path = write(evaluation, machine)
-    assert Result.read(path) == evaluation.result
+    written = Result.read(path)
+    classifiers = {"classifiers": written.classifiers}
+    assert written == evaluation.result.model_copy(update=classifiers)
     with safe_open(path.with_suffix(".safetensors"), framework="np") as file:
         assert np.array_equal(file.get_tensor("coef"), evaluation.runs[0].fitted.classifier.coef)
     assert write(evaluate(recipe(tiny_voc), machine, Watch()), machine) == path
@@ -369,9 +375,10 @@ def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machin
     assert [c.recall for c in result.classes] == [1.0, 1.0]
 
 
-def test_several_splits_share_a_store_and_give_mean_and_deviation(
+@pytest.fixture
+def three_splits(
     tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[Evaluation, Machine]:
     small = replace(caltech._PROTOCOLS["caltech101"], classes=3, train=5, test=4)
     monkeypatch.setitem(caltech._PROTOCOLS, "caltech101", small)
     for k, label in enumerate(("ant", "bee", "cat")):
@@ -385,7 +392,13 @@ def test_several_splits_share_a_store_and_give_mean_and_deviation(
     defaults: dict[str, object] = {"aggregate": "stack", "measure": "mean_class_recall"}
     wanted = recipe(tmp_path, dataset="caltech101", grid=[1.0], **defaults)
     extract(wanted, machine, Watch())
-    evaluation = evaluate(wanted, machine, Watch())
+    return evaluate(wanted, machine, Watch()), machine
+
+
+def test_several_splits_share_a_store_and_give_mean_and_deviation(
+    three_splits: tuple[Evaluation, Machine],
+) -> None:
+    evaluation, machine = three_splits
     result = evaluation.result
     assert len(evaluation.runs) == len(result.splits) == 3
     recalls, by_class = [], []
@@ -402,21 +415,40 @@ def test_several_splits_share_a_store_and_give_mean_and_deviation(
     assert [split.sizes for split in result.splits] == [{"train": 12, "val": 3, "test": 9}] * 3
     [store] = result.stores
     assert store.images == 24
-    path = write(evaluation, machine)
-    assert len(list(path.parent.glob("*-split?.safetensors"))) == 3
-    assert Result.read(path) == result
     text, spread = result_text(result), result.deviations["mean_class_recall"]
     assert f" {percent(result.score)} ± {percent(spread)} over 3 of 3 classes, mean ±" in text
     assert f"± {100 * spread:.1f}" in write_report(result, machine).read_text()
 
 
-def test_persons_are_described_by_their_boxes(tmp_path: Path, machine: Machine) -> None:
+def test_a_result_names_its_classifiers_and_counts_what_was_taken_for_what(
+    three_splits: tuple[Evaluation, Machine],
+) -> None:
+    evaluation, machine = three_splits
+    result, path = evaluation.result, write(*three_splits)
+    written = Result.read(path)
+    assert written == result.model_copy(update={"classifiers": written.classifiers})
+    assert {path.parent / name for name in written.classifiers} == set(
+        machine.results.glob("*-split?.safetensors")
+    )
+    for name, digest in written.classifiers.items():
+        assert hashlib.sha256((path.parent / name).read_bytes()).hexdigest() == digest
+    counted = np.zeros((3, 3), int)
+    for run in evaluation.runs:
+        test, guesses = run.samples["test"], run.fitted.scores.argmax(axis=1)
+        np.add.at(counted, (test.labels.argmax(axis=1), guesses), 1)
+    pairs = [(int(t), int(g), int(counted[t, g])) for t, g in np.argwhere(counted)]
+    assert list(result.confusion) == pairs
+
+
+def test_persons_are_described_by_their_boxes_and_their_images(
+    tmp_path: Path, machine: Machine
+) -> None:
     home = write_action_tree(tmp_path / "data") / "VOCdevkit" / "VOC2012"
     for n, path in enumerate(sorted((home / "JPEGImages").iterdir())):
         Image.fromarray(photo(90, 101, seed=n)).save(path, quality=95)
     machine = machine.model_copy(update={"data_root": tmp_path / "data"})
     wanted = recipe(tmp_path, dataset="voc2012-action", grid=[1.0])
-    [path] = extract(wanted, machine, Watch())
+    images, path = extract(wanted, machine, Watch())
     for k, person in enumerate(("2010_000002/1", "2010_000002/3")):
         image = Image.open(home / "JPEGImages" / "2010_000002.jpg")
         box = ((9, 0, 50, 80), (45, 19, 101, 90))[k]  # the second reaches the right border
@@ -430,8 +462,22 @@ def test_persons_are_described_by_their_boxes(tmp_path: Path, machine: Machine) 
     evaluation = evaluate(wanted, machine, Watch())
     assert evaluation.result.score is None  # the labels of test are not public
     assert evaluation.runs[0].fitted.scores.shape == (3, 10)
+    by_image, by_box = evaluation.result.stores
+    assert (by_image.region, by_box.region) == ("image", "box")
+    test = evaluation.runs[0].samples["test"]
+    with DescriptorStore.open(images) as whole, DescriptorStore.open(path) as boxes:
+        assert by_image.images == len(whole) < len(boxes) == by_box.images
+        blocks = [whole.read([i.partition("/")[0] for i in test.ids]), boxes.read(test.ids)]
+        halves = [rows.descriptors[:, 0] / np.sqrt(2) for rows in blocks]
+    assert np.abs(test.x - np.concatenate(halves, axis=1)).max() < 1e-6
     notes = {c.name: c.note for c in evaluation.result.classes}
     assert notes["jumping"] == "no positive in test: no AP"
+    for regions, width in ((("image", "box"), 101), (("box",), 9)):  # a box alone is narrower
+        changed = {"recipe": {**evaluation.result.recipe, "regions": regions}}
+        page = write_report(evaluation.result.model_copy(update=changed), machine).read_text()
+        widths = [int(w) for w in re.findall(r'<image id="p\d+" width="(\d+)"', page)]
+        assert widths
+        assert max(widths) == width
 
 
 def test_a_flat_folder_has_descriptors_but_no_svm(tmp_path: Path, machine: Machine) -> None:
@@ -537,3 +583,44 @@ def test_a_helper_can_do_all_of_the_work(tiny_voc: Path, machine: Machine) -> No
     )
     assert done.returncode == 1
     assert done.stderr.startswith("vggfeat: ")
+
+
+def test_pools_round_as_the_recipe_says(tmp_path: Path, machine: Machine) -> None:
+    """224×301: pool5 is 7×10 cells by Caffe's rule and 7×9 by torch's."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    Image.fromarray(photo(224, 301, seed=1)).save(root / "only.png")
+    found = {}
+    for pooling in (None, "ceil", "floor"):
+        values = {"models": ("vgg16-thin",), "weights": ("random:0",), "scales": (224,)}
+        wanted = Recipe.build({"dataset": f"folder:{root}", "pooling": pooling, **values}, "a test")
+        [path] = extract(wanted, machine, Watch())
+        with DescriptorStore.open(path) as store:
+            found[pooling] = store.read().descriptors[0, 0] * store.read().norms[0, 0]
+            assert store.recipe.get("pooling") == ("floor" if pooling == "floor" else None)
+    for pooling, ceil in (("ceil", True), ("floor", False)):
+        net = architecture("vgg16-thin")
+        weights = pooled(find_weights(net, "random:0"), "ceil" if ceil else "floor")
+        dense = DenseVgg(net, weights.load(), weights.profile, "fc7")
+        image = torch.from_numpy(photo(224, 301, seed=1))
+        with torch.inference_mode():
+            both = [dense(one[None].contiguous()) for one in (image, image.flip(1))]
+        expected = torch.stack(both).mean(dim=0)[0].numpy()
+        error = np.linalg.norm(found[pooling] - expected) / np.linalg.norm(expected)
+        assert error <= 1e-5
+    assert np.array_equal(found[None], found["ceil"])
+    assert not np.allclose(found["ceil"], found["floor"], rtol=1e-2)
+
+
+def test_rows_of_boxes_are_not_taken_for_whole_images(tmp_path: Path, machine: Machine) -> None:
+    home = write_action_tree(tmp_path / "data") / "VOCdevkit" / "VOC2012"
+    for n, path in enumerate(sorted((home / "JPEGImages").iterdir())):
+        Image.fromarray(photo(90, 101, seed=n)).save(path, quality=95)
+    machine = machine.model_copy(update={"data_root": tmp_path / "data"})
+    [boxes] = extract(recipe(tmp_path, dataset="voc2012-action", regions=["box"]), machine, Watch())
+    [images] = extract(recipe(tmp_path, dataset=f"folder:{home / 'JPEGImages'}"), machine, Watch())
+    with DescriptorStore.open(boxes) as persons, DescriptorStore.open(images) as whole:
+        box, image = persons.read(["2010_000002/1"]), whole.read(["2010_000002.jpg"])
+        assert np.array_equal(box.image_sha256, image.image_sha256)
+        assert not np.allclose(box.descriptors, image.descriptors, atol=1e-3)
+        assert persons.row_fingerprint != whole.row_fingerprint

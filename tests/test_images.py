@@ -30,6 +30,7 @@ from vggfeat.extract.images import (
     crop_extreme,
     cropped,
     decode,
+    picture,
     read_bytes,
     read_size,
     rescale,
@@ -596,6 +597,28 @@ def test_a_box_is_meant_in_the_upright_image(tmp_path: Path) -> None:
     pixels = decoded(data, box)
     assert np.array_equal(pixels, UPRIGHT[6](RGB)[1:7, 0:5])
     assert read_size(file_of(tmp_path, data, box)) == (6, 5)
+
+
+def test_a_picture_shows_the_box_alone_or_on_its_image(tmp_path: Path) -> None:
+    ground = np.full((120, 90, 3), 200, dtype=np.uint8)
+    item = file_of(tmp_path, encode(ground, "PNG", exif=oriented(6)), (11, 21, 100, 70))
+    with Image.open(io.BytesIO(picture(item, whole=False))) as cut:
+        assert cut.size == (90, 50)
+    with Image.open(io.BytesIO(picture(item, whole=True))) as drawn:
+        pixels = np.asarray(drawn)
+    assert pixels.shape == (90, 120, 3)  # upright
+    changed = np.argwhere((pixels != 200).any(axis=2))
+    assert changed.min(axis=0).tolist() == [20, 10]  # 0-based, both ends included
+    assert changed.max(axis=0).tolist() == [69, 99]
+    assert (pixels[25:65, 15:95] == 200).all()
+    assert pixels[20, 10].tolist() == [255, 165, 0]
+
+
+def test_a_picture_of_a_whole_image_is_its_file(tmp_path: Path) -> None:
+    item = file_of(tmp_path, b"whatever it holds")
+    assert picture(item, whole=True) == picture(item, whole=False) == b"whatever it holds"
+    with pytest.raises(ImageReadError, match="no image of a known format"):
+        picture(Item("a/1", item.path, (1, 1, 2, 2), "a"), whole=True)
 
 
 # --- sizes and rescaling ------------------------------------------------------------------------

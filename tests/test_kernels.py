@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +105,15 @@ def test_the_transformed_filter_of_a_constant_is_known() -> None:
     rows = np.array([1 / 4, -1 / 2, -1 / 6, 7 / 24, 1 / 8, 1])
     found = kernels.transformed_filter(np.ones((1, 1, 3, 3), dtype=np.float32))
     assert np.allclose(found[:, 0, 0], np.outer(rows, rows).ravel(), rtol=1e-7)
+
+
+def test_code_that_an_earlier_process_compiled_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(str(kernels.winograd.stats.cache_path))
+    assert place.parent == Path(kernels.__file__).parent or place.name.startswith("nets_")
+    stats = SimpleNamespace(cache_path=str(tmp_path))
+    monkeypatch.setattr(kernels, "winograd", SimpleNamespace(stats=stats))
+    assert not kernels.compiled()
+    (tmp_path / "kernels.direct-119.py311.nbi").touch()
+    assert kernels.compiled()

@@ -126,7 +126,10 @@ def test_the_sklearn_measure_is_sklearns(ranking: tuple[np.ndarray, np.ndarray])
 
 
 @pytest.mark.parametrize("measure", ["voc2007", "voc2010"])
-@pytest.mark.parametrize("scores_are", ["random", "tied", "missing"])
+@pytest.mark.parametrize(
+    "scores_are",
+    ["random", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tied", "missing"))],
+)
 def test_the_official_lists_equal_the_devkit(
     shared: Path, measure: Measure, scores_are: str
 ) -> None:

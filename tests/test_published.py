@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,8 +23,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.test_unpack import contents, tar_of, zip_of
+from vggfeat.data import open_dataset
 from vggfeat.data import published as module
-from vggfeat.data.published import PublishedDataset, fetch_dataset, published, verify_dataset
+from vggfeat.data.published import (
+    PublishedDataset,
+    fetch_dataset,
+    lacking,
+    published,
+    verify_dataset,
+)
 from vggfeat.errors import (
     DatasetError,
     DownloadError,
@@ -493,3 +502,16 @@ def test_the_record_of_an_archive(asked: list[str], tmp_path: Path) -> None:
     assert record["url"].endswith("/256_ObjectCategories.tar")
     assert (record["bytes"], record["checked"]) == (len(data), "sha256")
     assert record["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_what_lacks_of_a_published_data_set_is_told(shared: Path) -> None:
+    small = open_dataset("voc2007", shared / "voc2007-mini")
+    assert re.fullmatch(
+        r"train has \d+ of 2,501 images, val has \d+ of 2,510 images, "
+        r"test has 56 of 4,952 images",
+        lacking(small),
+    )
+    whole = open_dataset("caltech101", shared)
+    assert lacking(whole) == ""
+    assert lacking(replace(whole, items=whole.items[1:])) == "9,143 of 9,144 images are here"
+    assert lacking(replace(small, name="folder:x")) == ""

@@ -27,7 +27,10 @@ CHANGED: dict[str, Any] = {
     "precision": "bfloat16",
     "interpolation": "bicubic",
     "tap": "fc6",
+    "pooling": "floor",
+    "regions": ["box"],
     "aggregate": "stack",
+    "normalise": "before",
     "loss": "squared_hinge",
     "grid": [0.5, 1.0],
     "choose_c": "per-class",
@@ -37,6 +40,7 @@ CHANGED: dict[str, Any] = {
     "limit": 5,
     "name": "mine",
     "paper": PAPER,
+    "ablation": {"base": "voc2007-vgg16", "question": "loss", "answer": "squared_hinge"},
 }
 
 
@@ -100,6 +104,32 @@ def test_a_recipe_cannot_be_changed() -> None:
         build().seed = 3  # type: ignore[misc]  # on purpose
 
 
+def test_persons_are_described_by_image_and_box_everything_else_by_the_image() -> None:
+    assert build(dataset="voc2012-action-val").regions == ("image", "box")
+    assert build(dataset="voc2012-val").regions == build().regions == ("image",)
+    recipe = build(dataset="voc2012-action", models=["vgg16", "vgg19"])
+    assert recipe.described == (
+        ("vgg16", "image"),
+        ("vgg16", "box"),
+        ("vgg19", "image"),
+        ("vgg19", "box"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"regions": ["box"]}, "whole images, without boxes"),
+        ({"regions": [], "dataset": "voc2012-action"}, "Expected image, box, or both once"),
+        ({"regions": ["box", "box"], "dataset": "voc2012-action"}, "or both once"),
+        ({"regions": ["boxes"], "dataset": "voc2012-action"}, "Did you mean 'box'"),
+        ({"ablation": {"base": "x", "question": "y", "answr": "z"}}, "Did you mean 'answer'"),
+    ],
+)
+def test_regions_and_ablations_are_checked(values: dict[str, object], message: str) -> None:
+    assert message in complaint(**values)
+
+
 # --- identity -----------------------------------------------------------------------------------
 
 
@@ -107,14 +137,15 @@ def test_every_field_has_a_changed_value_here() -> None:
     assert set(CHANGED) == set(Recipe.model_fields)
 
 
-@pytest.mark.parametrize("field", sorted(set(CHANGED) - {"name", "paper"}))
+@pytest.mark.parametrize("field", sorted(set(CHANGED) - {"name", "paper", "ablation"}))
 def test_every_field_enters_the_fingerprint(field: str) -> None:
-    first, second = build().canonical(), build(**{field: CHANGED[field]}).canonical()
+    base = {"dataset": "voc2012-action"} if field == "regions" else {}
+    first, second = build(**base).canonical(), build(**base | {field: CHANGED[field]}).canonical()
     assert {key for key in first if first[key] != second[key]} == {field}
     assert fingerprint(first) != fingerprint(second)
 
 
-@pytest.mark.parametrize("field", ["name", "paper"])
+@pytest.mark.parametrize("field", ["name", "paper", "ablation"])
 def test_the_name_and_the_published_figure_do_not(field: str) -> None:
     recipe = build(**{field: CHANGED[field]})
     assert getattr(recipe, field) is not None

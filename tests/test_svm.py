@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.numpy import save
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify import dual, svm
@@ -19,7 +24,7 @@ from vggfeat.classify.svm import (
     fit,
     predicted_class,
 )
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import ClassifierError, VggfeatError
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -32,6 +37,7 @@ def settings(**changed: object) -> SvmSettings:
         "difficult": "ignore",
         "measure": "voc2007",
         "seed": 0,
+        "device": "cpu",
         "workers": 2,
     }
     return SvmSettings(**{**fields, **changed})  # type: ignore[arg-type]  # by name
@@ -235,3 +241,73 @@ def test_a_classifier_is_saved_without_pickle(tmp_path: Path) -> None:
         assert np.array_equal(file.get_tensor("intercept"), model.intercept)
         assert json.loads(file.metadata()["classes"]) == ["a", "b", "c"]
         assert json.loads(file.metadata()["metadata"]) == {"aggregate": "average"}
+
+
+@given(classes=st.integers(0, 5), size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_a_saved_classifier_reads_back_as_it_was(classes: int, size: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    coef = random.normal(size=(classes, size)).astype(np.float32)
+    coef[random.random(classes) < 0.3] = np.nan  # a class that had nothing to learn from
+    names = tuple(f"ü{k} \n{'x' * k}" for k in range(classes))
+    model = LinearOneVsRest(classes=names, coef=coef, intercept=coef[:, 0].copy())
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "m.safetensors"
+        again = LinearOneVsRest.load(path, model.save(path, {"any": "thing"}))
+    assert again.classes == names
+    assert np.array_equal(again.coef, coef, equal_nan=True)
+    assert np.array_equal(again.intercept, coef[:, 0], equal_nan=True)
+    x = random.normal(size=(3, size)).astype(np.float32)
+    assert np.array_equal(again.decision_scores(x), model.decision_scores(x), equal_nan=True)
+
+
+def saved(path: Path, tensors: dict[str, np.ndarray], header: dict[str, str]) -> str:
+    """A safetensors file of anything; its SHA-256."""
+    path.write_bytes(save(tensors, metadata=header))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+_COEF, _TWO = np.zeros((2, 3), np.float32), np.zeros(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "classes"),
+    [
+        ({"coef": _COEF}, '["a", "b"]'),
+        ({"coef": _COEF, "intercept": _TWO}, '["a"]'),
+        ({"coef": _COEF, "intercept": _TWO}, '["a", "a"]'),
+        ({"coef": _COEF, "intercept": _TWO}, '"ab"'),
+        ({"coef": _COEF, "intercept": _TWO}, "[1, 2]"),
+        ({"coef": _COEF, "intercept": _TWO}, "7"),
+        ({"coef": _COEF, "intercept": _TWO}, "["),
+        ({"coef": _COEF, "intercept": _COEF}, '["a", "b"]'),
+        ({"coef": _TWO, "intercept": _TWO}, '["a", "b"]'),
+        ({"coef": _COEF.T.copy(), "intercept": _TWO}, '["a", "b"]'),
+        ({"coef": _COEF.astype(np.float64), "intercept": _TWO}, '["a", "b"]'),
+        ({"coef": _COEF, "intercept": _TWO.astype(np.int32)}, '["a", "b"]'),
+    ],
+)
+def test_a_file_that_is_no_classifier_is_refused(
+    tmp_path: Path, tensors: dict[str, np.ndarray], classes: str
+) -> None:
+    path = tmp_path / "m.safetensors"
+    digest = saved(path, tensors, {"classes": classes})
+    with pytest.raises(ClassifierError, match="is no classifier"):
+        LinearOneVsRest.load(path, digest)
+
+
+def test_a_classifier_of_another_digest_or_of_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = LinearOneVsRest(classes=("a", "b"), coef=_COEF, intercept=_TWO)
+    digest = model.save(path, {})
+    with pytest.raises(ClassifierError, match=r"sha256 \w{16}…, its result says 0000"):
+        LinearOneVsRest.load(path, "0" * 64)
+    path.write_bytes(b"short")
+    with pytest.raises(ClassifierError, match=rf"its result says {digest[:16]}"):
+        LinearOneVsRest.load(path, digest)
+    for content in (b"short", b"", b"\xff" * 40):
+        path.write_bytes(content)
+        with pytest.raises(ClassifierError, match="is no classifier"):
+            LinearOneVsRest.load(path, hashlib.sha256(content).hexdigest())
+    path.unlink()
+    with pytest.raises(ClassifierError, match=r"cannot be read: No such file.*vggfeat svm"):
+        LinearOneVsRest.load(path, digest)

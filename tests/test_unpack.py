@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from vggfeat import unpack as module
 from vggfeat.errors import Interrupted, PublishError, UnsafeArchiveError
 from vggfeat.progress import Watch
-from vggfeat.unpack import Limits, extract, placing, unpack
+from vggfeat.unpack import Limits, extract, placing, read_members, unpack
 
 QUIET = Watch()
 TREE = {
@@ -545,6 +545,37 @@ def test_mutated_archives_raise_only_typed_errors_and_stay_inside(
         assert {path.name for path in folder.iterdir()} == {"archive", "set"}
         for path in (folder / "set").rglob("*"):
             assert stat.S_IFMT(path.lstat().st_mode) in {stat.S_IFREG, stat.S_IFDIR}
+        if nested is None:
+            held = read_members("archive", mutated, Limits(total_bytes=1 << 20))
+            assert held == contents(folder / "set")
+
+
+# --- into memory --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("archive", SEEDS[:4], ids=["tar", "pax", "gzip", "zip"])
+def test_an_archive_is_read_into_memory(archive: bytes) -> None:
+    assert read_members("x", archive, Limits()) == TREE
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (SEEDS[4], "'a' is neither a regular file nor a folder"),
+        (tar((info("../a"), b"x")), "'../a' leads outside"),
+        (tar((info("a"), b"x"), (info("./a"), b"y")), "'./a' is there twice"),
+        (tar((info("a"), bytes(1025))), "a member has more than 1,024 bytes"),
+        (zip_of({"a": bytes(1025)}), "a member has more than 1,024 bytes"),
+        (tar(*((info(f"a{n}"), b"") for n in range(9))), "it holds more than 8 members"),
+        (gzip.compress(tar_of({"a": bytes(1024)}) * 99), "it unpacks to more than 8,192 bytes"),
+        (b"x", "it ends in the middle"),
+    ],
+)
+def test_reading_into_memory_has_the_same_rules(data: bytes, reason: str) -> None:
+    limits = Limits(members=8, member_bytes=1024, total_bytes=8192)
+    with pytest.raises(UnsafeArchiveError) as caught:
+        read_members("x", data, limits)
+    assert caught.value.reason == reason
 
 
 # --- places, stops and kills --------------------------------------------------------------------

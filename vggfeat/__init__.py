@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vggfeat.errors import VggfeatError
     from vggfeat.recipe import Machine, Recipe
     from vggfeat.store.store import DescriptorStore
+    from vggfeat.transformer import VggDescriptor
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "DescriptorStore",
     "Machine",
     "Recipe",
+    "VggDescriptor",
     "VggfeatError",
     "average_precision",
     "mean_class_recall",
@@ -41,6 +43,7 @@ _HOMES = {
     "DescriptorStore": "vggfeat.store.store",
     "Machine": "vggfeat.recipe",
     "Recipe": "vggfeat.recipe",
+    "VggDescriptor": "vggfeat.transformer",
     "VggfeatError": "vggfeat.errors",
     "average_precision": "vggfeat.classify.measures",
     "mean_class_recall": "vggfeat.classify.measures",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from vggfeat.nets.architectures import Architecture
     from vggfeat.progress import TerminalWatch
     from vggfeat.recipe import Machine, Recipe
-    from vggfeat.report.result import Result
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -53,9 +52,12 @@ _RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--mirror/--no-mirror", {"default": None, "help": "Average with the horizontal flip."}),
     ("--interpolation", {"help": "bilinear or bicubic."}),
     ("--resampler", {"help": "pillow, or torch on the net's device."}),
+    ("--pooling", {"help": "Odd sizes in the pools: ceil or floor; by default as trained."}),
+    ("--regions", {"metavar": "R,R", "help": "Of boxes: image, box, or image,box for both."}),
     ("--tap", {"help": "fc7, fc7-linear, fc6 or pool5."}),
     ("--precision", {"help": "float32, bfloat16; CPU: int8; GPU: tf32, float16."}),
     ("--aggregate", {"help": "Scales to one descriptor: average, stack or max."}),
+    ("--normalise", {"help": "L2 after the scales are joined, or before as well."}),
     ("--loss", {"help": "hinge or squared_hinge."}),
     ("--grid", {"metavar": "C,C,…", "help": "Values of C; by default 2^-4 … 2^7, growing."}),
     ("--choose-c", {"help": "shared by all classes, or per-class."}),
@@ -79,6 +81,7 @@ _MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     ("--verify-images", {"is_flag": True, "default": None, "help": "Hash every image again."}),
 )
+_RESULTS_OPTION = tuple(option for option in _MACHINE_OPTIONS if option[0] == "--results")
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -89,10 +92,28 @@ def _options(*groups: tuple[tuple[str, dict[str, Any]], ...]) -> Callable[[_Comm
         for flag, settings in reversed([option for group in groups for option in group]):
             name = flag.split("/")[0].removeprefix("--").replace("-", "_")
             envvar = f"VGGFEAT_{name.upper()}"
-            command = click.option(flag, name, envvar=envvar, show_envvar=True, **settings)(command)
+            option = click.option(
+                flag, name, cls=_FieldOption, envvar=envvar, show_envvar=True, **settings
+            )
+            command = option(command)
         return command
 
     return decorate
+
+
+class _FieldOption(click.Option):
+    """An option for a field of a record, whose default stands there and is shown by `--help`."""
+
+    def get_help_extra(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's own record)
+        from vggfeat.recipe import Machine, Recipe
+
+        extra = super().get_help_extra(ctx)
+        fields = {**Machine.model_fields, **Recipe.model_fields}
+        field = fields["models" if self.name == "model" else str(self.name)]
+        if not field.is_required() and field.default is not None and field.default is not False:
+            several = isinstance(field.default, tuple)
+            extra["default"] = ",".join(field.default) if several else str(field.default)
+        return extra
 
 
 class _Group(click.Group):
@@ -153,7 +174,7 @@ def extract(dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN4
 
     recipe, machine = _recipe(options), _machine(options)
     if dry_run:
-        _print_estimates([(recipe, machine)], as_json)
+        _print_estimates(recipe, machine, as_json)
         return
     paths = [str(path) for path in experiment.extract(recipe, machine, _watch())]
     click.echo(json.dumps(paths) if as_json else "\n".join(paths))
@@ -185,8 +206,7 @@ def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noq
         values = values_from_stores(stores, values)
     recipe, machine = _build(values), _machine(options)
     evaluation = experiment.evaluate(recipe, machine, _watch(), stores)
-    path = experiment.write(evaluation, machine)
-    _print_result(evaluation.result, path, as_json)
+    _print_result(experiment.write(evaluation, machine), as_json)
 
 
 @main.command()
@@ -197,6 +217,8 @@ def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noq
 def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)
     """Extract, train, evaluate and report, for each recipe; options win over its fields.
 
+    Of several recipes, one that cannot run is told, and the others go on.
+
     \b
     Example:
       vggfeat run pipelines/voc2007-vgg16.toml
@@ -206,16 +228,25 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
 
     machine, watch = _machine(options), _watch()
     loaded = [Recipe.from_toml(path, _given(options, _RECIPE_OPTIONS)) for path in recipes]
-    if dry_run:
-        _print_estimates([(recipe, machine) for recipe in loaded], as_json)
-        return
-    for recipe in loaded:
-        experiment.extract(recipe, machine, watch)
-        evaluation = experiment.evaluate(recipe, machine, watch)
-        path = experiment.write(evaluation, machine)
-        page = experiment.write_report(evaluation.result, machine)
-        _print_result(evaluation.result, path, as_json)
-        click.echo(f"page: {page}", err=as_json)
+    failed = 0
+    for source, recipe in zip(recipes, loaded, strict=True):
+        try:
+            if dry_run:
+                _print_estimates(recipe, machine, as_json)
+                continue
+            path, page = experiment.run(recipe, machine, watch)
+            _print_result(path, as_json)
+            click.echo(f"page: {page}", err=as_json)
+        except Interrupted:
+            raise
+        except VggfeatError as error:
+            if len(loaded) == 1:
+                raise
+            click.echo(f"vggfeat: '{source}': {error}", err=True)
+            failed += 1
+    if failed:
+        click.echo(f"vggfeat: {failed} of {len(loaded)} recipes failed.", err=True)
+        click.get_current_context().exit(1)
 
 
 @main.command()
@@ -232,8 +263,154 @@ def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Mach
     from vggfeat.report.result import Result
 
     machine = _machine(options)
-    path = Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
-    click.echo(experiment.write_report(Result.read(path), machine))
+    click.echo(experiment.write_report(Result.read(_result_path(name, machine)), machine))
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=Path, metavar="IMAGE|FOLDER...")
+@click.option("--svm", "name", required=True, metavar="RESULT", help="results/NAME.json, or NAME.")
+@click.option(
+    "--split", type=int, default=1, show_default=True, help="Whose classifier, of several splits."
+)
+@click.option(
+    "--weights", multiple=True, metavar="PATH", help="Where the weight file is now; once per net."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="csv and json have the scores of all classes.",
+)
+@_options(_MACHINE_OPTIONS[1:])
+def predict(
+    images: tuple[Path, ...],
+    name: str,
+    split: int,
+    weights: tuple[str, ...],
+    form: str,
+    **options: Any,  # noqa: ANN401  (checked by Machine)
+) -> None:
+    """Score new images, and those in folders, with the classifier of a result.
+
+    Nets, scales and everything else are those of the training run.
+
+    \b
+    Example:
+      vggfeat predict --svm results/photos.json new.jpg holiday/
+      vggfeat predict --svm photos --format csv holiday/ > scores.csv
+    """
+    from vggfeat import predicting
+    from vggfeat.data.folder import named_images
+
+    machine = _machine(options)
+    trained = predicting.open_trained(_result_path(name, machine), split, weights)
+    found = predicting.predict(trained, named_images(images), machine, _watch())
+    if form == "csv":
+        click.echo(found.csv(), nl=False)
+    else:
+        _print_rows(found.records() if form == "json" else found.table(), form == "json")
+
+
+@main.command()
+@click.argument("which", type=click.Choice(["11", "12", "ablations", "all"]), default="all")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "latex", "csv", "html"]),
+    default="markdown",
+    show_default=True,
+)
+@click.option("--output", type=Path, help="Write them to this file, and print its path.")
+@_options(_RESULTS_OPTION)
+def tables(which: str, form: str, output: Path | None, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Set our results beside the paper's tables, and ablations beside their base.
+
+    \b
+    Example:
+      vggfeat tables
+      vggfeat tables 11 --format latex
+      vggfeat tables --output results/TABLES.md
+    """
+    from vggfeat.publish import make_folder, publish_bytes
+    from vggfeat.report.tables import build_tables, read_results
+    from vggfeat.report.typeset import FORMATS
+
+    text = FORMATS[form](build_tables(read_results(_machine(options).results), which))
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    make_folder(output.parent)
+    publish_bytes(output, text.encode())
+    click.echo(output)
+
+
+class _Submission(click.Group):
+    """Takes a name in place of a command for one to write."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {*self.commands, *ctx.help_option_names}
+        return super().parse_args(ctx, ["write", *args] if args and args[0] not in known else args)
+
+
+@main.group(cls=_Submission)
+def submission() -> None:
+    """Archives for VOC 2012's evaluation server: write one, check one.
+
+    `vggfeat submission NAME` is short for `vggfeat submission write NAME`.
+
+    \b
+    Example:
+      vggfeat submission voc2012-vgg16
+    """
+
+
+@submission.command("write")
+@click.argument("name")
+@_options(_MACHINE_OPTIONS)
+def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Write the archive of a result on voc2012 or voc2012-action; print its path.
+
+    It is checked first, and holds the scores of every test image (comp2) or person (comp10).
+
+    \b
+    Example:
+      vggfeat submission write voc2012-vgg16
+    """
+    from vggfeat import submit
+
+    machine = _machine(options)
+    click.echo(submit.submit(_result_path(name, machine), machine))
+
+
+@submission.command("check")
+@click.argument("archive", type=Path)
+@_options(_MACHINE_OPTIONS[:1])
+@_AS_JSON
+def submission_check(archive: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+    """Check an archive as the server would, one line for each finding; exit 1 if one is an error.
+
+    It may be of any method. With the lists of VOC 2012's test set below --data-root every image
+    and person is looked up.
+
+    \b
+    Example:
+      vggfeat submission check results/voc2012-vgg16-comp2.tar.gz
+    """
+    from dataclasses import asdict
+
+    from vggfeat import submit
+
+    findings = submit.check_archive(archive, _machine(options))
+    sound = all(found.level != "error" for found in findings)
+    if as_json:
+        click.echo(json.dumps({"sound": sound, "findings": [asdict(one) for one in findings]}))
+    else:
+        for found in findings:
+            click.echo(f"{found.level:8} {found.where}: {found.message}")
+    if not sound:
+        click.get_current_context().exit(1)
 
 
 @main.command()
@@ -563,7 +740,7 @@ def demo(folder: Path, workers: int | None, as_json: bool) -> None:
     from vggfeat import demo as show
 
     outcome = show.run(folder, _watch(), workers)
-    _print_result(outcome.evaluation.result, outcome.result_path, as_json)
+    _print_result(outcome.result_path, as_json)
     click.echo(outcome.comparison(), err=as_json)
 
 
@@ -576,6 +753,8 @@ def _given(
     for name, kind in (("scales", int), ("grid", float)):
         if name in values:
             values[name] = _numbers(values[name], kind, name)
+    if "regions" in values:
+        values["regions"] = tuple(values["regions"].split(","))
     if "model" in values:
         values["models"] = values.pop("model")
     return values
@@ -605,6 +784,10 @@ def _machine(options: dict[str, Any]) -> Machine:
     return Machine.build(_given(options, _MACHINE_OPTIONS))
 
 
+def _result_path(name: str, machine: Machine) -> Path:
+    return Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -619,31 +802,32 @@ def _watch() -> TerminalWatch:
     return watch
 
 
-def _print_estimates(jobs: list[tuple[Recipe, Machine]], as_json: bool) -> None:
+def _print_estimates(recipe: Recipe, machine: Machine, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from vggfeat.experiment import open_for
-    from vggfeat.planning import estimate, plan_store
+    from vggfeat.costs import foresee
 
-    rows = []
-    for recipe, machine in jobs:
-        dataset = open_for(recipe, machine)
-        for model in recipe.models:
-            job = plan_store(recipe, machine, dataset, model, _watch())
-            rows.append(asdict(estimate(recipe, job)))
+    watch = _watch()
+    found = list(foresee(recipe, machine, watch))
     if as_json:
-        click.echo(json.dumps(rows))
+        click.echo(json.dumps([asdict(one) for one in found]))
         return
-    for row in rows:
+    for one in found:
+        for what in one.fetches:
+            click.echo(f"to fetch first: {what}")
+        name = one.store or f"{one.model}, {one.region}"
         click.echo(
-            f"{row['store']}: {row['rows']} images, {row['copied']} of them in other stores, "
-            f"{row['gflop']:,.0f} GFLOP, about {row['seconds']:,.0f} s, "
-            f"{row['disk_bytes'] / 1e6:,.1f} MB of {row['free_bytes'] / 1e6:,.0f} MB free"
-            f"{', complete' if row['complete'] else ''}"
+            f"{name}: {one.rows} images, {one.done} of them done, {one.copied} in other stores, "
+            f"{one.gflop:,.0f} GFLOP, about {one.seconds:,.0f} s, "
+            f"{one.disk_bytes / 1e6:,.1f} MB of {one.free_bytes / 1e6:,.0f} MB free"
+            f"{', complete' if one.complete else ''}"
         )
 
 
-def _print_result(result: Result, path: Path, as_json: bool) -> None:
+def _print_result(path: Path, as_json: bool) -> None:
+    from vggfeat.report.result import Result
+
+    result = Result.read(path)
     if as_json:
         click.echo(result.model_dump_json())
         return

@@ -56,8 +56,31 @@ class DatasetNotFoundError(VggfeatError, FileNotFoundError):
         super().__init__(f"Data set {name!r} not found.", f"Looked for {places}.", remedy)
 
 
+class ListNotFoundError(DatasetNotFoundError):
+    """A data set is there but for one of its lists."""
+
+    def __init__(self, path: Path) -> None:
+        VggfeatError.__init__(
+            self,
+            f"There is no list '{path}'.",
+            "Expected one of every part, and of every class in it.",
+            "Unpack the data set again.",
+        )
+
+
 class DatasetError(VggfeatError, ValueError):
     """A data set is there, and contradicts itself or its documented layout."""
+
+
+class ImageNotFoundError(VggfeatError, FileNotFoundError):
+    """An image that was named is not there."""
+
+    def __init__(self, wrong: str, expected: str = "") -> None:
+        super().__init__(wrong, expected, "Check the path.")
+
+
+class InputError(VggfeatError, ValueError):
+    """What was passed to a transformer is not what it describes."""
 
 
 class ImageReadError(VggfeatError, OSError):
@@ -115,6 +138,10 @@ class NonFiniteError(VggfeatError, ArithmeticError):
             "Every activation of a sound net is finite.",
             "Check the weight file and its --profile.",
         )
+
+
+class ClassifierError(VggfeatError, ValueError):
+    """A file of saved classifiers is absent, damaged, or not the one that its result names."""
 
 
 class StoreError(VggfeatError):
@@ -182,6 +209,7 @@ class UnsafeArchiveError(VggfeatError, ValueError):
     """An archive is damaged, or holds what must not be unpacked; nothing of it is kept."""
 
     def __init__(self, archive: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"'{archive}' is not unpacked: {reason}.",
             "Expected an undamaged archive of regular files below one folder.",

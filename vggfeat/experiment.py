@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,24 +27,22 @@ from vggfeat.classify.svm import (
     fit,
 )
 from vggfeat.data import open_dataset
-from vggfeat.data.published import fetch_dataset, published
-from vggfeat.data.split import Dataset, Kind, Labels, Part
+from vggfeat.data.published import fetch_dataset, lacking, published
+from vggfeat.data.split import Dataset, Kind, Labels, Part, Regions
+from vggfeat.describing import fill
 from vggfeat.errors import (
     DatasetError,
     DatasetNotFoundError,
-    ImageReadError,
     RecipeError,
     StoreNotFoundError,
     VggfeatError,
     WeightsNotFoundError,
 )
-from vggfeat.extract.images import MAX_ASPECT
+from vggfeat.extract.images import MAX_ASPECT, picture
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.shelf import fetch_file, published_file
 from vggfeat.nets.weights import find_weights
 from vggfeat.planning import (
-    StoreJob,
-    calibration_images,
     find_store,
     plan_store,
     tell_near_matches,
@@ -54,7 +51,7 @@ from vggfeat.planning import (
 )
 from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
-from vggfeat.recipe import Machine, Recipe, device_names, fingerprint
+from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
 from vggfeat.report.result import (
     ClassResult,
     Result,
@@ -63,24 +60,14 @@ from vggfeat.report.result import (
     StoreUsed,
     check_free,
 )
-from vggfeat.rows import Status
-from vggfeat.scoring import class_means, class_results, means, number, split_means
-from vggfeat.store.donors import Donors
-from vggfeat.store.layout import DESCRIPTORS
-from vggfeat.store.shards import ShardFolder, tidy
-from vggfeat.store.store import DescriptorStore, adopt
-
-if TYPE_CHECKING:
-    from vggfeat.extract.engine import Extractor, ShardTask
-    from vggfeat.nets.int8 import Calibration
-    from vggfeat.nets.vgg import DenseVgg
+from vggfeat.rows import Rows, Status
+from vggfeat.scoring import class_means, class_results, confusion, means, number, split_means
+from vggfeat.store.store import DescriptorStore
 
 _log = logging.getLogger(__name__)
 
-_RESUME = "Run the same command again to resume; every finished shard is kept."
 _NOTHING_WRITTEN = "Nothing was written; run the same command again."
 _READ_AT_ONCE = 512  # rows of a store
-_WAIT = 1.0  # seconds between looks at shards that other processes have claimed
 
 Floats = npt.NDArray[np.float32]
 
@@ -113,6 +100,21 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Block:
+    """One store, open: a net, and what of each image it describes.
+
+    Attributes:
+        store: Its rows.
+        region: Of each image.
+        rows: Which row describes which item.
+    """
+
+    store: DescriptorStore
+    region: Region
+    rows: Regions
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fitted:
     """What training has given.
 
@@ -137,12 +139,14 @@ class SplitRun:
         fitted: The search, the classifiers and the test scores.
         outcome: What a result keeps of it.
         classes: One for each class.
+        confusion: Counts of (true, predicted) classes; empty where an image has any number.
     """
 
     samples: dict[str, Sample]
     fitted: Fitted
     outcome: SplitOutcome
     classes: tuple[ClassResult, ...]
+    confusion: Counter[tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +170,13 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
         machine: Says where data sets are.
         stored_ids: The ids of a store that stands in for the images.
     """
-    dataset = open_dataset(
-        recipe.dataset, machine.data_root, seed=recipe.seed, stored_ids=stored_ids
-    )
+    name = recipe.dataset
+    dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
     if dataset.ignored:
         count, first = len(dataset.ignored), dataset.ignored[0]
         _log.info("%d files are no images and are left out, the first is '%s'", count, first)
+    if short := lacking(dataset):
+        _log.warning("%s is not whole: %s; its score is not the published task's", name, short)
     return dataset.limited(recipe.limit)
 
 
@@ -195,6 +200,25 @@ def provide(recipe: Recipe, machine: Machine, watch: Watch) -> Dataset:
         absent = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
         if machine.offline or absent is None:
             raise
+    provide_weights(recipe, machine, watch)
+    if absent is not None:
+        _log.info("fetching %s, to '%s'", absent.summary, machine.data_root)
+        fetch_dataset(absent.name, machine.data_root, watch)
+    return dataset or open_for(recipe, machine)
+
+
+def provide_weights(recipe: Recipe, machine: Machine, watch: Watch) -> None:
+    """Fetch the published weights of a recipe that are not on disk.
+
+    Args:
+        recipe: Says which.
+        machine: Says whether anything may be fetched at all.
+        watch: Shows the progress, and may stop it.
+
+    Raises:
+        WeightsNotFoundError: If weights are absent, and `machine.offline`.
+        DownloadError: If no place has them.
+    """
     for model in recipe.models:
         try:
             find_weights(architecture(model), recipe.weights_of(model), recipe.profile)
@@ -204,10 +228,6 @@ def provide(recipe: Recipe, machine: Machine, watch: Watch) -> Dataset:
             file = published_file(error.file)
             _log.info("fetching %s", file.summary)
             fetch_file(file, watch)
-    if absent is not None:
-        _log.info("fetching %s, to '%s'", absent.summary, machine.data_root)
-        fetch_dataset(absent.name, machine.data_root, watch)
-    return dataset or open_for(recipe, machine)
 
 
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
@@ -225,9 +245,9 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     first, *others = device_names(machine.device)
     machine = machine.model_copy(update={"device": first})
     dataset = provide(recipe, machine, watch)
-    jobs = [plan_store(recipe, machine, dataset, model, watch) for model in recipe.models]
+    jobs = [plan_store(recipe, machine, dataset, which, watch) for which in recipe.described]
     with _working_on(others if not all(job.complete for job in jobs) else [], recipe, machine):
-        return [_extract(job, machine, watch) for job in jobs]
+        return [fill(job, machine, watch) for job in jobs]
 
 
 @contextmanager
@@ -267,123 +287,6 @@ def help_out() -> None:
         sys.exit(f"vggfeat: {error}")
 
 
-def _extract(job: StoreJob, machine: Machine, watch: Watch) -> Path:
-    path = job.folder / DESCRIPTORS
-    lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
-    if job.complete or (lost_record and adopt(path, job.plan.fingerprint)):
-        tidy(job.folder)
-    else:
-        tell_near_matches(job)
-        with ShardFolder(job.folder, job.plan) as shards:
-            told = False
-            while shards.pending():
-                committed = _fill(job, shards, machine, watch)
-                watch.check(_RESUME)
-                if not committed and shards.pending():
-                    if not told:
-                        _log.info("other processes work on what is left; waiting for them")
-                    told = True
-                    time.sleep(_WAIT)
-            path = shards.assemble()
-    with DescriptorStore.open(path) as store:
-        if count := len(store.unreadable):
-            if machine.on_error == "raise":
-                raise ImageReadError(*next(iter(store.unreadable.items())))
-            _log.warning(
-                "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
-            )
-    return path
-
-
-def _fill(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) -> int:
-    """Compute and commit every shard that nobody else has claimed; return how many."""
-    claims = shards.claims(lambda: watch.stop_signal() is not None)
-    first = list(islice(claims, 1))
-    if not first:
-        return 0
-    waiting = sum(len(shards.plan.shard_range(k)) for k in shards.pending())
-    committed = 0
-    with (
-        Donors(job.folder, shards.plan) as donors,
-        watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance,
-    ):
-        if copied := sum(donors.covers(d, shards.plan.scales) for d in job.digests):
-            _log.info("%d of %d images are copied from other stores", copied, len(job.digests))
-        notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
-        advance(shards.plan.rows - waiting)
-        tasks = (_task(job, shards, donors, number) for number in chain(first, claims))
-        extractor = _extractor(job, shards, machine, advance)
-        for task, rows in extractor.run(tasks):
-            shards.commit(task.number, rows, notes | {"halved_batches": extractor.halved})
-            committed += 1
-            watch.check(_RESUME)
-    return committed
-
-
-def _task(job: StoreJob, shards: ShardFolder, donors: Donors, number: int) -> ShardTask:
-    from vggfeat.extract.engine import ShardTask
-
-    rows = shards.plan.shard_range(number)
-    items, digests = job.items[rows.start : rows.stop], job.digests[rows.start : rows.stop]
-    whole = {i: digests[i] for i, item in enumerate(items) if item.box is None}
-    known, sizes = donors.known(whole, shards.plan.scales)
-    return ShardTask(number=number, items=items, sha256=digests, known=known, known_sizes=sizes)
-
-
-def _extractor(
-    job: StoreJob, shards: ShardFolder, machine: Machine, advance: Callable[[int], None]
-) -> Extractor:
-    from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
-    from vggfeat.nets.vgg import DenseVgg
-
-    plan = shards.plan
-    net = DenseVgg(
-        architecture(job.model), job.weights.load(), job.weights.profile, plan.recipe["tap"]
-    )
-    int8 = plan.recipe["precision"] == "int8"
-    return Extractor(
-        net.to(torch_device(machine.device)),
-        ExtractionPlan(
-            scales=plan.scales,
-            mirror=plan.recipe["mirror"],
-            interpolation=plan.recipe["interpolation"],
-            resampler=plan.recipe["resampler"].partition("-")[0],
-            precision=plan.recipe["precision"],
-            window_pixels=plan.execution["window_pixels"],
-            batch_pixels=plan.execution["batch_pixels"],
-            canvas=plan.execution["canvas"],
-            threads=plan.execution["threads"],
-        ),
-        workers=workers(machine),
-        calibration=_calibrated(job, net) if int8 else None,
-        on_error=machine.on_error,
-        advance=advance,
-    )
-
-
-def _calibrated(job: StoreJob, net: DenseVgg) -> Calibration:
-    """Read the calibration of a store's 8-bit net; the first process makes it."""
-    import torch
-
-    from vggfeat.extract import images
-    from vggfeat.nets.int8 import Calibration, calibrate
-
-    def chosen() -> Iterator[torch.Tensor]:
-        for row, q in calibration_images(len(job.items), job.plan.scales):
-            try:
-                image = images.decode(job.items[row], images.read_bytes(job.items[row]))
-            except ImageReadError:
-                continue  # it will be told of when its row is computed
-            pixels = images.rescale(images.crop_extreme(image), q, job.plan.recipe["interpolation"])
-            yield torch.from_numpy(pixels.copy())[None]
-
-    path = job.folder / "calibration.safetensors"
-    if not path.exists():
-        _log.info("calibrating the 8-bit net on the images")
-        calibrate(net, chosen()).save(path)
-    return Calibration.load(path)
-
-
 def evaluate(
     recipe: Recipe, machine: Machine, watch: Watch, stores: Sequence[Path] = ()
 ) -> Evaluation:
@@ -404,6 +307,7 @@ def evaluate(
     seconds: dict[str, float] = {}
     with ExitStack() as opened:
         held = [opened.enter_context(DescriptorStore.open(path)) for path in stores]
+        _check_described(held, recipe)
         dataset = open_for(recipe, machine, held[0].ids if held else None)
         if dataset.kind is Kind.UNLABELLED:
             raise DatasetError(
@@ -417,8 +321,8 @@ def evaluate(
                 "Its images have any number of classes, so there is no class recall.",
                 "Pass --measure voc2007 or voc2010.",
             )
-        for model in recipe.models[len(held) :]:
-            job = plan_store(recipe, machine, dataset, model, watch)
+        for which in recipe.described[len(held) :]:
+            job = plan_store(recipe, machine, dataset, which, watch)
             try:
                 path = find_store(job, recipe)
             except StoreNotFoundError:
@@ -426,14 +330,15 @@ def evaluate(
                 raise
             held.append(opened.enter_context(DescriptorStore.open(path)))
         ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
-        used = tuple(_used(store, ids, recipe) for store in held)
+        blocks = blocks_of(held, dataset, recipe)
+        used = tuple(_used(block, ids, recipe) for block in blocks)
         runs = []
         for index, split in enumerate(dataset.splits, 1):
             if len(dataset.splits) > 1:
                 _log.info("split %d of %d", index, len(dataset.splits))
             with _timed(seconds, "read descriptors"):
                 samples = {
-                    part: _sample(held, getattr(split, part), recipe)
+                    part: read_sample(blocks, getattr(split, part), recipe)
                     for part in ("train", "val", "test")
                 }
             fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
@@ -474,6 +379,7 @@ def _split_run(
         classes=class_results(
             dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
         ),
+        confusion=confusion(test.labels, scores) if dataset.kind is Kind.ONE_CLASS else Counter(),
     )
 
 
@@ -495,6 +401,8 @@ def fit_and_score(
         watch: Told of the progress; may stop the search.
         seconds: Gets the time of each step.
     """
+    from vggfeat.extract.engine import torch_device
+
     settings = SvmSettings(
         loss=recipe.loss,
         grid=recipe.grid,
@@ -502,6 +410,7 @@ def fit_and_score(
         difficult=recipe.difficult,
         measure=recipe.measure or "voc2007",
         seed=recipe.seed,
+        device=str(torch_device(device_names(machine.device)[0])),
         workers=workers(machine),
     )
     train, val = samples["train"].readable, samples["val"].readable
@@ -534,30 +443,52 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
         _log.info("'%s' is replaced: the same recipe, on other images", path)
     make_folder(machine.results)
     metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
+    classifiers = {}
     for index, run in enumerate(evaluation.runs, 1):
         suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
         target = path.with_name(f"{result.name}{suffix}.safetensors")
-        run.fitted.classifier.save(target, metadata)
-    return result.write(machine.results)
+        classifiers[target.name] = run.fitted.classifier.save(target, metadata)
+    return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
 
 
 def write_report(result: Result, machine: Machine) -> Path:
     """Write the HTML page of a result, with pictures where the images are on disk.
+
+    Where the items are boxes, the pictures show what was described: the whole image with the box
+    drawn on it, or the box alone.
 
     Raises:
         PublishError: If it cannot be written.
     """
     from vggfeat.report.html import write_page
 
+    make_folder(machine.results)
     path = machine.results / f"{result.name}.html"
+    make_folder(machine.results)
     try:
         recipe = Recipe.build(result.recipe, f"'{result.name}'")
-        paths = {item.id: item.path for item in open_for(recipe, machine).items}
+        items = {item.id: item for item in open_for(recipe, machine).items}
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)
-        paths = {}
-    write_page(result, path, (lambda image: paths[image].read_bytes()) if paths else None)
+        write_page(result, path)
+        return path
+    whole = "image" in (recipe.regions or ())
+    write_page(result, path, lambda image: picture(items[image], whole=whole))
     return path
+
+
+def run(recipe: Recipe, machine: Machine, watch: Watch) -> tuple[Path, Path]:
+    """Extract, train, evaluate, and write result and page; what is there is not done again.
+
+    Returns:
+        The paths of the JSON and of the page.
+
+    Raises:
+        VggfeatError: As the steps say.
+    """
+    extract(recipe, machine, watch)
+    path = write(evaluate(recipe, machine, watch), machine)
+    return path, write_report(Result.read(path), machine)
 
 
 def _told(watch: Watch, advance: Callable[[int], None]) -> Callable[[int], None]:
@@ -575,33 +506,91 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(seconds.get(name, 0) + time.monotonic() - begin, 3)
 
 
-def _sample(stores: Sequence[DescriptorStore], part: Part, recipe: Recipe) -> Sample:
-    """Read and aggregate the descriptors of one part, some rows at a time."""
-    width = sum(store.descriptor_size for store in stores)
-    width *= len(recipe.q) if recipe.aggregate == "stack" else 1
-    x = np.empty((len(part.ids), width), dtype=np.float32)
-    for start in range(0, len(part.ids), _READ_AT_ONCE):
-        blocks = []
-        for store in stores:
-            rows = store.read(part.ids[start : start + _READ_AT_ONCE], recipe.q)
-            blocks.append(aggregate(rows.descriptors, rows.norms, recipe.aggregate or "average"))
-        x[start : start + _READ_AT_ONCE] = fuse(blocks)
-    return Sample(ids=part.ids, x=x, labels=part.labels)
+def _check_described(stores: Sequence[DescriptorStore], recipe: Recipe) -> None:
+    """Check that stores that were given by their paths are one for each net and region."""
+    held = tuple((store.recipe["net"], store.recipe.get("region", "image")) for store in stores)
+    if held and held != recipe.described:
+        raise RecipeError(
+            f"The stores hold {', '.join(map(' '.join, held))}.",
+            f"Expected one each, in this order: {', '.join(map(' '.join, recipe.described))}.",
+            "Pass --store so often, or none.",
+        )
 
 
-def _used(store: DescriptorStore, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
+def blocks_of(stores: Sequence[DescriptorStore], dataset: Dataset, recipe: Recipe) -> list[Block]:
+    """Return the blocks of a recipe's fused descriptor.
+
+    Args:
+        stores: One for each net and region, in the recipe's order.
+        dataset: The recipe's.
+        recipe: Says which nets and regions.
+    """
+    return [
+        Block(store=store, region=region, rows=dataset.of_region(region))
+        for store, (_, region) in zip(stores, recipe.described, strict=True)
+    ]
+
+
+def read_sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
+    """Read and aggregate the descriptors of one part.
+
+    Args:
+        held: From `blocks_of`.
+        part: Of the recipe's data set.
+        recipe: Says how.
+
+    Raises:
+        IncompleteStoreError: If a store lacks an item or a scale.
+    """
+    return Sample(ids=part.ids, x=read_fused(held, part.ids, recipe), labels=part.labels)
+
+
+def read_fused(held: Sequence[Block], ids: Sequence[str], recipe: Recipe) -> Floats:
+    """Read and aggregate the descriptors of n items, some rows at a time; see `fused`."""
+    x = np.empty((len(ids), recipe.descriptor_size), dtype=np.float32)
+    for start in range(0, len(ids), _READ_AT_ONCE):
+        some = ids[start : start + _READ_AT_ONCE]
+        x[start : start + _READ_AT_ONCE] = fused(
+            [block.store.read(block.rows.rows(some), recipe.q) for block in held], recipe
+        )
+    return x
+
+
+def fused(held: Sequence[Rows], recipe: Recipe) -> Floats:
+    """Return what the SVM sees of n items: scales joined, then nets and regions fused.
+
+    Args:
+        held: The rows of each net and region, in the recipe's order.
+        recipe: Says how.
+
+    Returns:
+        (n, D) float32, rows of norm 1; NaN where one of the images is unreadable.
+    """
+    how = recipe.aggregate or "average"
+    return fuse([aggregate(r.descriptors, r.norms, how, recipe.normalise) for r in held])
+
+
+def _used(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
+    store = block.store
+    wanted = sorted(set(block.rows.rows(ids)))
     held = {i: row for row, i in enumerate(store.ids)}
-    rows = [held[i] for i in ids]
+    rows = [held[i] for i in wanted]
     statuses, sizes = store.statuses()[rows], store.image_sizes()[rows]
+    norms = store.norms(recipe.q)[rows][statuses == Status.OK]
+    origin = json.loads(store.attribute("created_by"))
     return StoreUsed(
         model=store.recipe["net"],
-        weights=json.loads(store.attribute("created_by"))["weights"],
+        region=block.region,
+        weights=origin["weights"],
+        weights_family=origin.get("weights_family", "own"),
         weights_sha256=store.recipe["weights_sha256"],
         path=str(store.path),
         fingerprint=store.fingerprint,
         row_fingerprint=store.row_fingerprint,
         recipe=store.recipe,
         images=len(rows),
+        bytes=store.path.stat().st_size,
+        mean_norms=tuple(number(mean) for mean in norms.mean(axis=0)) if len(norms) else (),
         unreadable=int((statuses == Status.UNREADABLE).sum()),
         zero=int((statuses == Status.ZERO).sum()),
         cropped=int(
@@ -620,6 +609,7 @@ def _result(
     outcomes = tuple(run.outcome for run in runs)
     classes = class_means([run.classes for run in runs])
     measure = recipe.measure or "voc2007"
+    confused = sum((run.confusion for run in runs), Counter[tuple[int, int]]())
     values, deviations = split_means([outcome.means for outcome in outcomes])
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
     return Result(
@@ -632,6 +622,7 @@ def _result(
         descriptor_size=runs[0].fitted.classifier.coef.shape[1],
         splits=outcomes,
         classes=classes,
+        confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
         deviations=deviations,
         measure=measure,
@@ -649,15 +640,15 @@ def _warnings(
 ) -> tuple[str, ...]:
     found = []
     for store in stores:
-        if store.weights.startswith("random:"):
-            found.append(f"{store.model} has random weights ({store.weights}): a substitute.")
-        elif store.recipe["profile"] != "oxford":
-            found.append(f"{store.model} has {store.recipe['profile']}'s weights: a substitute.")
+        if store.substitute:
+            found.append(f"{store.model} has {store.substitute}: a substitute.")
         lost = {"unreadable": store.unreadable, "with a descriptor of zero": store.zero}
         found += [f"{n} images are {what} ({store.model})." for what, n in lost.items() if n]
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
+    if any(mean is None for outcome in outcomes for mean in outcome.search.means):
+        found.append("No C could be chosen, since no class can be measured on val; it is 1.")
     if any(outcome.search.at_edge for outcome in outcomes):
         found.append("A chosen C lies at the edge of the grid.")
     if failed := sum(outcome.search.not_converged for outcome in outcomes):

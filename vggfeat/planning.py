@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,20 +15,17 @@ from typing import TYPE_CHECKING, Any
 from vggfeat import __version__
 from vggfeat.data.split import Dataset, Item, manifest_digest, slug
 from vggfeat.digests import sha256_of_each
-from vggfeat.errors import ImageReadError, StaleStoreError, StoreError, StoreNotFoundError
+from vggfeat.errors import StaleStoreError, StoreError, StoreNotFoundError
 from vggfeat.extract.images import (
     DECODER,
     MAX_ASPECT,
     MAX_PIXELS,
-    cropped,
-    read_size,
-    rescaled_size,
 )
 from vggfeat.nets.architectures import Architecture, architecture
-from vggfeat.nets.weights import Weights, find_weights
+from vggfeat.nets.weights import PROFILES, Weights, find_weights, pooled
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe, device_names, fingerprint
-from vggfeat.store.donors import Donors, possible_donors, siblings
+from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
+from vggfeat.store.donors import possible_donors, siblings
 from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
 from vggfeat.store.shards import shard_rows
 from vggfeat.store.store import DescriptorStore
@@ -53,6 +49,7 @@ _CANVAS = {"cpu": 32, "cuda": 64}  # pixels; 32 is pool5's stride
 _BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
 _SHARE_OF_FREE = 0.5  # of the memory that is free when a store is planned
 
+CALIBRATION = "calibration.safetensors"
 _CALIBRATION_IMAGES = 32
 
 _NEAR_MATCHES = 2  # told of, those with the fewest differences
@@ -67,20 +64,24 @@ class StoreJob:
 
     Attributes:
         model: The net.
+        region: What of each image is described.
         folder: Of the store.
         plan: Of the store.
         items: Its n images, sorted by id.
         digests: SHA-256 of each one's file.
         weights: Of the net, found and not yet read.
+        calibration: File of an 8-bit net's calibration; made where it is not there.
         row_seconds: A rough estimate for one image.
     """
 
     model: str
+    region: Region
     folder: Path
     plan: StorePlan
     items: Sequence[Item]
     digests: Sequence[str]
     weights: Weights
+    calibration: Path
     row_seconds: float
 
     @property
@@ -89,33 +90,13 @@ class StoreJob:
         return (self.folder / RECORD).exists()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a job would cost.
-
-    Attributes:
-        store: Where it would stand.
-        rows: Images in the store.
-        copied: How many another store has already, at every scale.
-        gflop: Of all forward passes.
-        seconds: A rough guess.
-        disk_bytes: Of the complete store; while it is assembled twice as much.
-        free_bytes: On that disk.
-        complete: Whether nothing is left to do.
-    """
-
-    store: str
-    rows: int
-    copied: int
-    gflop: float
-    seconds: float
-    disk_bytes: int
-    free_bytes: int
-    complete: bool
-
-
 def plan_store(
-    recipe: Recipe, machine: Machine, dataset: Dataset, model: str, watch: Watch
+    recipe: Recipe,
+    machine: Machine,
+    dataset: Dataset,
+    described: tuple[str, Region],
+    watch: Watch,
+    calibrated: Path | None = None,
 ) -> StoreJob:
     """Decide which store serves a recipe, and how it would be made.
 
@@ -123,60 +104,78 @@ def plan_store(
         recipe: What is wanted.
         machine: Where.
         dataset: Opened, and limited as the recipe says.
-        model: Which of the recipe's nets.
+        described: Which of the recipe's nets, and what of each image it describes.
         watch: Told of the hashing.
+        calibrated: Folder of the store whose calibration an 8-bit net takes; None for one on the
+            images themselves.
 
     Raises:
         WeightsError: If the weights are absent or unknown.
     """
+    model, region = described
     net = architecture(model)
-    weights = find_weights(net, recipe.weights_of(model), recipe.profile)
-    with watch.step("hash images", len(dataset.items), "images") as advance:
-        digests = []
-        paths = (item.path for item in dataset.items)
-        for digest in sha256_of_each(paths, fresh=machine.verify_images):
-            digests.append(digest)
-            advance(1)
+    weights = pooled(find_weights(net, recipe.weights_of(model), recipe.profile), recipe.pooling)
+    items = dataset.of_region(region).items
+    digests = _hashed(items, machine, watch)
     row = row_recipe(recipe, model, weights)
+    if region == "box":
+        row["region"] = region  # else a box's row would be taken for that of its whole image
     if recipe.precision == "int8":
-        row["calibration"] = _calibration(digests, recipe)
+        if calibrated is None:
+            row["calibration"] = _calibration(digests, recipe)
+        else:
+            row["calibration"] = StorePlan.read(calibrated).recipe["calibration"]
     row_fingerprint = fingerprint(row)
-    manifest = manifest_digest(dataset.items, digests)
+    manifest = manifest_digest(items, digests)
     whole = fingerprint(
         {"row_fingerprint": row_fingerprint, "scales": recipe.q, "manifest_sha256": manifest}
     )
     folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{whole[:8]}"
     size = net.descriptor_size(recipe.tap)
-    execution = _execution(recipe, machine, net)
-    seconds = _row_seconds(recipe, model, weights, execution)
+    execution = execution_of(recipe, machine, net)
+    seconds = row_seconds(recipe, model, weights.profile.ceil_mode, execution)
     plan = StorePlan(
         fingerprint=whole,
         row_fingerprint=row_fingerprint,
         recipe=row,
         scales=recipe.q,
         manifest_sha256=manifest,
-        rows=len(dataset.items),
+        rows=len(items),
         descriptor_size=size,
-        id_bytes=max(len(item.id.encode()) for item in dataset.items),
+        id_bytes=max(len(item.id.encode()) for item in items),
         shard_rows=shard_rows(seconds, 4 * size * len(recipe.q)),
         execution=execution,
-        donors=possible_donors(folder, row_fingerprint),
-        created_by={**versions(), "weights": weights.origin},
+        donors=() if region == "box" else possible_donors(folder, row_fingerprint),
+        created_by={**versions(), "weights": weights.origin, "weights_family": weights.family},
     )
     return StoreJob(
         model=model,
+        region=region,
         folder=folder,
         plan=plan,
-        items=dataset.items,
+        items=items,
         digests=digests,
         weights=weights,
+        calibration=(calibrated or folder) / CALIBRATION,
         row_seconds=seconds,
     )
 
 
+def _hashed(items: Sequence[Item], machine: Machine, watch: Watch) -> list[str]:
+    digests = []
+    with watch.step("hash images", len(items), "images") as advance:
+        paths = (item.path for item in items)
+        for digest in sha256_of_each(paths, fresh=machine.verify_images):
+            digests.append(digest)
+            advance(1)
+    return digests
+
+
 def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
     """Return everything that changes one (image, scale) row of a store."""
-    return {
+    published = PROFILES[weights.profile.name].ceil_mode
+    other = {} if weights.profile.ceil_mode == published else {"pooling": recipe.pooling}
+    return other | {
         "net": model,
         "tap": recipe.tap,
         "weights_sha256": weights.sha256,
@@ -270,14 +269,16 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
         StaleStoreError: If a store is not what was asked for, with the differences.
     """
     completed = dict(values)
-    models, origins = [], []
-    for number, path in enumerate(paths):
+    models: dict[str, str] = {}  # a net that describes images and boxes has two stores
+    regions: dict[str, None] = {}
+    for path in paths:
         with DescriptorStore.open(path) as store:
             own = {key: store.recipe[key] for key in _ROW_FIELDS}
             own["resampler"] = store.recipe["resampler"].partition("-")[0]
             asked = {key: completed.setdefault(key, value) for key, value in own.items()}
             own["net"] = store.recipe["net"]
-            asked["net"] = (*completed.get("models", ()), *[own["net"]] * len(paths))[number]
+            wanted = completed.get("models", (own["net"],))
+            asked["net"] = own["net"] if own["net"] in wanted else ", ".join(wanted)
             differences = [
                 f"{key} {own[key]!r} there, {value!r} asked for"
                 for key, value in asked.items()
@@ -286,40 +287,10 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
             if differences:
                 raise StaleStoreError(store.path, differences)
             completed.setdefault("scales", store.scales)
-            models.append(own["net"])
-            origins.append(json.loads(store.attribute("created_by"))["weights"])
-    return {"weights": tuple(origins), **completed, "models": tuple(models)}
-
-
-def estimate(recipe: Recipe, job: StoreJob) -> Estimate:
-    """Say what a job would cost, without doing any of it."""
-    net = architecture(job.model)
-    have = _copied(job)
-    step = max(1, len(job.items) // 500)  # headers of some 500 images stand for all
-    flop = sampled = 0
-    for item in job.items[::step]:
-        try:
-            size = cropped(*read_size(item))
-        except ImageReadError:
-            continue
-        sampled += 1
-        for q in recipe.q:
-            height, width = rescaled_size(*size, q)
-            ceil = job.weights.profile.ceil_mode
-            flop += 2 * net.multiply_adds(height, width, ceil_mode=ceil, tap=recipe.tap)
-    todo = 0 if job.complete else len(job.items) - have
-    passes = (2 if recipe.mirror else 1) * todo / max(sampled, 1)
-    existing = next(p for p in (job.folder, *job.folder.parents) if p.exists())
-    return Estimate(
-        store=str(job.folder / DESCRIPTORS),
-        rows=len(job.items),
-        copied=have,
-        gflop=flop * passes / 1e9,
-        seconds=job.row_seconds * todo,
-        disk_bytes=len(job.items) * (4 * len(recipe.q) * (job.plan.descriptor_size + 1) + 64),
-        free_bytes=shutil.disk_usage(existing).free,
-        complete=job.complete,
-    )
+            regions[store.recipe.get("region", "image")] = None
+            models[own["net"]] = json.loads(store.attribute("created_by"))["weights"]
+    found = {"weights": tuple(models.values()), "regions": tuple(regions)}
+    return {**found, **completed, "models": tuple(models)}
 
 
 def versions() -> dict[str, str]:
@@ -328,16 +299,12 @@ def versions() -> dict[str, str]:
     return {"vggfeat": __version__, "python": platform.python_version(), **packages}
 
 
-def _copied(job: StoreJob) -> int:
-    with Donors(job.folder, job.plan) as donors:
-        return sum(donors.covers(digest, job.plan.scales) for digest in job.digests)
-
-
 def _torch_resampler() -> str:
     return f"torch-{version('torch').split('.')[0]}"
 
 
-def _execution(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:
+def execution_of(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:
+    """Decide in which portions, and with how many threads, a net works here."""
     import torch
 
     from vggfeat.extract.engine import check_precision, pads, torch_device
@@ -371,9 +338,15 @@ def _memory(machine: Machine, device: torch.device) -> float:
     return _SHARE_OF_FREE * free
 
 
-def _row_seconds(recipe: Recipe, model: str, weights: Weights, execution: dict[str, Any]) -> float:
-    """Estimate the time for one image of 4:3."""
-    ceil = weights.profile.ceil_mode
+def row_seconds(recipe: Recipe, model: str, ceil: bool, execution: dict[str, Any]) -> float:
+    """Estimate the seconds for one image of 4:3.
+
+    Args:
+        recipe: Says at which scales.
+        model: The net.
+        ceil: Whether its pools round odd sizes up.
+        execution: As from `execution_of`.
+    """
     macs = sum(
         architecture(model).multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=recipe.tap)
         for q in recipe.q

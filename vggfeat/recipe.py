@@ -18,11 +18,13 @@ from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
+Region = Literal["image", "box"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
 _VOC_SCALES = (256, 384, 512, 640, 768)  # Simonyan & Zisserman 2015, App. B
 _CALTECH_SCALES = (256, 384, 512)
+_WITH_BOXES = "voc2012-action"
 
 
 class _Record(BaseModel):
@@ -37,12 +39,28 @@ class Paper(_Record):
         row: Its row.
         column: Its column.
         value: The figure, percent.
+        deviation: Over the splits, percent; None where none was published.
     """
 
     table: int
     row: str
     column: str
     value: float
+    deviation: float | None = None
+
+
+class Ablation(_Record):
+    """What a recipe changes in another one, to see what that is worth.
+
+    Attributes:
+        base: Name of the recipe that everything else is taken from.
+        question: What is changed, for example "scales".
+        answer: To what, for example "256".
+    """
+
+    base: str
+    question: str
+    answer: str
 
 
 class Recipe(_Record):
@@ -59,8 +77,12 @@ class Recipe(_Record):
         interpolation: Filter of the rescaling.
         resampler: What rescales: Pillow, or torch on the net's device.
         tap: The layer that is averaged.
+        pooling: Rounding of odd sizes in the net's pools, up or down; None for that of the weights.
+        regions: Where the items are boxes: what of each is described, the whole image, the box, or
+            both for late fusion; None for the data set's own.
         precision: Of the net's layers; tf32 and float16 are for GPUs, int8 for CPUs.
         aggregate: How the scales become one descriptor; None for the data set's own.
+        normalise: L2 of the joined descriptor alone, "after", or of each scale's "before" as well.
         loss: Of the SVM.
         grid: Values of C; None for 2^-4 ... 2^7, which grows while the best lies at its edge.
         choose_c: One C for all classes, or one for each.
@@ -70,6 +92,7 @@ class Recipe(_Record):
         limit: So many images of each part only.
         name: Of the result; None for one made from the recipe.
         paper: The published figure.
+        ablation: What it changes in another recipe.
     """
 
     dataset: str
@@ -81,8 +104,11 @@ class Recipe(_Record):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     resampler: Literal["pillow", "torch"] = "pillow"
     tap: Tap = "fc7"
+    pooling: Literal["ceil", "floor"] | None = None
+    regions: tuple[Region, ...] | None = None
     precision: Precision = "float32"
     aggregate: Aggregate | None = None
+    normalise: Literal["after", "before"] = "after"
     loss: Loss = "hinge"
     grid: tuple[float, ...] | None = None
     choose_c: Literal["shared", "per-class"] = "shared"
@@ -92,6 +118,7 @@ class Recipe(_Record):
     limit: int | None = Field(default=None, ge=1)
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     paper: Paper | None = None
+    ablation: Ablation | None = None
 
     @field_validator("dataset")
     @classmethod
@@ -122,6 +149,13 @@ class Recipe(_Record):
             raise RecipeError(f"Scales {value}: one occurs twice.")
         return value
 
+    @field_validator("regions")
+    @classmethod
+    def _sound_regions(cls, value: tuple[Region, ...] | None) -> tuple[Region, ...] | None:
+        if value is not None and (not value or len(set(value)) != len(value)):
+            raise RecipeError(f"Regions {value}.", "Expected image, box, or both once.")
+        return value
+
     @field_validator("grid")
     @classmethod
     def _sound_grid(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -136,6 +170,12 @@ class Recipe(_Record):
                 "choose_c = 'per-class' with measure = 'mean_class_recall'.",
                 "Recall of one class rises as the others' C falls, so no class can choose alone.",
                 "Pass --choose-c shared, or an average precision as --measure.",
+            )
+        if "box" in (self.regions or ()) and not self.dataset.startswith(_WITH_BOXES):
+            raise RecipeError(
+                f"regions = {list(self.regions or ())} on {self.dataset!r}.",
+                "Its items are whole images, without boxes.",
+                f"Leave regions out, or take {_WITH_BOXES}.",
             )
         if len(self.weights) not in {1, len(self.models)}:
             raise RecipeError(
@@ -194,19 +234,32 @@ class Recipe(_Record):
         return "-".join([slug(self.dataset), *self.models, fingerprint(self.canonical())[:8]])
 
     def canonical(self) -> dict[str, Any]:
-        """Return what identifies the experiment: all but its name and the paper's figure."""
-        return self.model_dump(mode="json", exclude={"name", "paper"})
+        """Return what identifies the experiment: all but its name and what it is compared with."""
+        return self.model_dump(mode="json", exclude={"name", "paper", "ablation"})
 
     def _completed(self) -> dict[str, Any]:
         voc = self.dataset.startswith("voc")
+        boxes = self.dataset.startswith(_WITH_BOXES)
         precision = "voc2010" if self.dataset.startswith("voc2012") else "voc2007"
         own = {
             "scales": _VOC_SCALES if voc else _CALTECH_SCALES,
+            "regions": ("image", "box") if boxes else ("image",),
             "aggregate": "average" if voc else "stack",
             "measure": precision if voc else "mean_class_recall",
         }
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return values | {k: v for k, v in own.items() if values[k] is None}
+
+    @property
+    def described(self) -> tuple[tuple[str, Region], ...]:
+        """Each net with each region: one store, and one block of the fused descriptor, for each."""
+        return tuple((model, region) for model in self.models for region in self.regions or ())
+
+    @property
+    def descriptor_size(self) -> int:
+        """D of what the SVM sees: scales joined, nets and regions fused."""
+        sizes = [architecture(model).descriptor_size(self.tap) for model, _ in self.described]
+        return sum(sizes) * (len(self.q) if self.aggregate == "stack" else 1)
 
     @property
     def q(self) -> tuple[int, ...]:
@@ -290,7 +343,8 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     if isinstance(cause, RecipeError):
         return cause
     field = ".".join(str(part) for part in first["loc"])
-    inner = Paper if first["loc"][0] == "paper" else model
+    nested: dict[str, type[BaseModel]] = {"paper": Paper, "ablation": Ablation}
+    inner = nested.get(str(first["loc"][0]), model)
     if first["type"] == "extra_forbidden":
         wrong = f"Unknown field {field!r} in {source}."
         return RecipeError(wrong, nearest(str(first["loc"][-1]), inner.model_fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -46,7 +47,7 @@ def class_results(
         recall = (
             float((predicted[own] == k).mean()) if kind is Kind.ONE_CLASS and own.any() else None
         )
-        best, worst = _examples(ids, labels[:, k], scores[:, k])
+        best, worst, false = _examples(ids, labels[:, k], scores[:, k])
         results.append(
             ClassResult(
                 name=name,
@@ -60,6 +61,7 @@ def class_results(
                 curve=_curve(scores[:, k], labels[:, k]),
                 best=best,
                 worst=worst,
+                false_positives=false,
             )
         )
     return tuple(results)
@@ -125,6 +127,20 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if len(known) == len(values) else None
 
 
+def confusion(labels: Labels, scores: Scores) -> Counter[tuple[int, int]]:
+    """Count how often each class was taken for which, where each image has one.
+
+    Args:
+        labels: (m, K) of the test images.
+        scores: (m, K).
+
+    Returns:
+        (true class, predicted class) → images; −1 is predicted for an image without a score.
+    """
+    pairs = zip(labels.argmax(axis=1).tolist(), predicted_class(scores).tolist(), strict=True)
+    return Counter(pairs)
+
+
 def number(value: float) -> float | None:
     """Return a number that JSON has: None for NaN."""
     return None if np.isnan(value) else float(value)
@@ -152,8 +168,8 @@ def _curve(scores: Scores, labels: Labels) -> tuple[tuple[float, float], ...]:
 
 def _examples(
     ids: Sequence[str], labels: Labels, scores: Scores
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Return the best-scored images, and the worst-scored positives, the worst first."""
+) -> tuple[tuple[Example, ...], ...]:
+    """Return the best-scored images, the worst-scored positives, and the best-scored negatives."""
     order = np.argsort(-scores, kind="stable")
     order = order[~np.isnan(scores[order])]
     worst = order[labels[order] > 0][::-1]
@@ -164,4 +180,4 @@ def _examples(
             for i in rows[:_EXAMPLES]
         )
 
-    return examples(order), examples(worst)
+    return examples(order), examples(worst), examples(order[labels[order] < 0])

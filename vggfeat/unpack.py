@@ -152,7 +152,7 @@ def extract(
         PublishError: If it cannot be written.
         Interrupted: If `watch` says so.
     """
-    try:
+    with _explained(str(archive)):
         if not archive.is_file():  # a pipe would block for ever
             raise _RefusedError("it is no regular file")
         size = archive.stat().st_size
@@ -162,16 +162,43 @@ def extract(
         ):
             source = _Source(stream, advance, lambda: watch.check(_RESUME))
             budget = _Budget(limits or Limits(), size)
-            _extract(source, _Sink(folder, select, budget), nested)
+            _extract(source, _Folder(folder, select, budget), nested)
+
+
+def read_members(archive: str, data: bytes, limits: Limits) -> dict[str, bytes]:
+    """Read the files of a small archive into memory, by the rules of `unpack`.
+
+    Args:
+        archive: Its name, for messages.
+        data: Its bytes.
+        limits: What it may hold.
+
+    Returns:
+        Name → content, in the order of the archive; "." is left out of names.
+
+    Raises:
+        UnsafeArchiveError: As `unpack` does.
+    """
+    with _explained(archive):
+        sink = _Memory(_Budget(limits, len(data)))
+        _extract(_Source(io.BytesIO(data), lambda count: None, lambda: None), sink, None)
+    return sink.files
+
+
+@contextmanager
+def _explained(archive: str) -> Iterator[None]:
+    """Turn whatever a hostile or broken archive causes into one kind of error."""
+    try:
+        yield
     except VggfeatError:
         raise
     except _RefusedError as refused:
-        raise UnsafeArchiveError(str(archive), str(refused)) from refused
+        raise UnsafeArchiveError(archive, str(refused)) from refused
     except _BROKEN as error:
-        raise UnsafeArchiveError(str(archive), f"it is damaged ({error})") from error
+        raise UnsafeArchiveError(archive, f"it is damaged ({error})") from error
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UnsafeArchiveError(str(archive), f"it cannot be read ({reason})") from error
+        raise UnsafeArchiveError(archive, f"it cannot be read ({reason})") from error
 
 
 def _extract(source: _Source, sink: _Sink, nested: str | None) -> None:
@@ -233,7 +260,7 @@ class _Source(io.BufferedIOBase):
 
     def __init__(
         self,
-        stream: io.BufferedReader,
+        stream: io.BufferedIOBase,
         advance: Callable[[int], None],
         heed: Callable[[], None],
     ) -> None:
@@ -297,10 +324,46 @@ def _plain(stream: _Reader, magic: bytes, budget: _Budget) -> _Counted:
     return _Counted(stream, budget)
 
 
-# --- writing ------------------------------------------------------------------------------------
+# --- what comes out -----------------------------------------------------------------------------
 
 
-class _Sink:
+class _Sink(Protocol):
+    """What takes the members of an archive."""
+
+    budget: _Budget
+
+    def wants(self, name: str) -> bool: ...
+
+    def folder(self, name: str) -> None: ...
+
+    def file(self, name: str, chunks: Iterator[bytes]) -> None: ...
+
+
+class _Memory:
+    """Keeps the files' content; nothing is written."""
+
+    def __init__(self, budget: _Budget) -> None:
+        self.files: dict[str, bytes] = {}
+        self.budget = budget
+
+    def wants(self, name: str) -> bool:
+        return True
+
+    def folder(self, name: str) -> None:
+        _parts(name)
+
+    def file(self, name: str, chunks: Iterator[bytes]) -> None:
+        path = "/".join(_file_parts(name))
+        if path in self.files:
+            raise _RefusedError(f"{name!r} is there twice")
+        content = bytearray()
+        for chunk in chunks:
+            content += chunk
+            self.budget.check_member(len(content))
+        self.files[path] = bytes(content)
+
+
+class _Folder:
     """A folder that gets new regular files and folders, and nothing else."""
 
     def __init__(self, root: Path, select: re.Pattern[str] | None, budget: _Budget) -> None:
@@ -313,9 +376,7 @@ class _Sink:
         self._make(_parts(name))
 
     def file(self, name: str, chunks: Iterator[bytes]) -> None:
-        parts = _parts(name)
-        if not parts or name.endswith("/"):
-            raise _RefusedError(f"{name!r} is no name of a file")
+        parts = _file_parts(name)
         path = self._make(parts[:-1]) / parts[-1]
         with _writing(path):
             try:
@@ -358,6 +419,13 @@ def _parts(name: str) -> tuple[str, ...]:
     long = len(name.encode()) > _PATH or len(parts) > _DEPTH
     if long or any(len(part.encode()) > _NAME for part in parts):
         raise _RefusedError(f"{name[:60]!r}… is too long a name")
+    return parts
+
+
+def _file_parts(name: str) -> tuple[str, ...]:
+    parts = _parts(name)
+    if not parts or name.endswith("/"):
+        raise _RefusedError(f"{name!r} is no name of a file")
     return parts
 
 

@@ -12,7 +12,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def aggregate(
-    descriptors: Floats, norms: Floats, how: Literal["average", "stack", "max"]
+    descriptors: Floats,
+    norms: Floats,
+    how: Literal["average", "stack", "max"],
+    normalise: Literal["after", "before"] = "after",
 ) -> Floats:
     """Form one descriptor per image from its un-normalised descriptors of all scales, then L2.
 
@@ -22,6 +25,7 @@ def aggregate(
         descriptors: (n, S, D) float32, each of L2 norm 1.
         norms: (n, S) float32, the norms before.
         how: "average" or "max" over scales, or "stack" them.
+        normalise: "before" leaves each scale's descriptor at norm 1 instead.
 
     Returns:
         (n, D), or (n, S·D) for "stack", float32, rows of norm 1; a row of zeros stays one.
@@ -30,7 +34,9 @@ def aggregate(
     result = np.empty((n, count * size if how == "stack" else size), dtype=np.float32)
     for start in range(0, n, 256):  # float64 copies of a few rows at a time
         rows = slice(start, start + 256)
-        raw = descriptors[rows].astype(np.float64) * norms[rows, :, None]
+        raw = descriptors[rows].astype(np.float64)
+        if normalise == "after":
+            raw *= norms[rows, :, None]
         if how == "average":
             joined = raw.mean(axis=1)
         elif how == "max":

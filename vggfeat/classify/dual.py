@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Literal
 
@@ -140,6 +140,20 @@ def solve(
             stop.set()
     primal, gaps = whole.objectives()
     return Dual(alpha=whole.alpha.T, outputs=whole.outputs.T, primal=primal, gap=gaps)
+
+
+def objectives(
+    problems: tuple[Doubles, Doubles, Loss], alpha: Doubles, outputs: Doubles
+) -> tuple[Doubles, Doubles]:
+    """Return (K,) primal objectives and (K,) relative duality gaps.
+
+    Args:
+        problems: As for `solve`.
+        alpha: (n, K), feasible.
+        outputs: (n, K), of exactly these alpha.
+    """
+    made = _Problems.of(*problems, None)
+    return replace(made, alpha=alpha.T, outputs=outputs.T).objectives()
 
 
 def _descend(gram: Floats, whole: _Problems, effort: Effort, stop: Event) -> None:

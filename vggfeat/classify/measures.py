@@ -11,6 +11,7 @@ from vggfeat.errors import RecipeError, nearest
 
 Scores = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.float64]
 
 # MATLAB's 0:0.1:1. numpy's arange has 0.6000000000000001 and 0.7000000000000001 instead, which a
 # recall of exactly 3/5 misses.
@@ -49,22 +50,17 @@ def average_precision(
     if not (labels > 0).any():
         return float("nan")
     if measure == "voc2007":
-        best = [precision[recall >= level].max(initial=0) for level in RECALL_LEVELS]
-        return float(np.mean(best))
+        return float(np.mean(eleven_points(recall, precision)))
     if measure == "voc2010":
-        recall = np.concatenate([[0], recall, [1]])
-        precision = np.concatenate([[0], precision, [0]])
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        return float(np.sum(np.diff(recall) * envelope[1:]))
+        recall, precision = envelope(recall, precision)
+        return float(np.sum(np.diff(recall) * precision[1:]))
     ranked = np.sort(_absent_last(scores[labels != 0]))[::-1]
     last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
     recall, precision = recall[last_of_tie], precision[last_of_tie]
     return float(np.sum(np.diff(recall, prepend=0) * precision))
 
 
-def precision_recall(
-    scores: Scores, labels: Labels
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def precision_recall(scores: Scores, labels: Labels) -> tuple[Floats, Floats]:
     """Return recall and precision after each image of the ranking.
 
     Difficult images are dropped first; the devkit keeps them as neither true nor false positives,
@@ -89,9 +85,44 @@ def precision_recall(
     return recall, hits / np.arange(1, len(hits) + 1)
 
 
+def eleven_points(recall: Floats, precision: Floats) -> Floats:
+    """Return the precisions whose mean is the AP of VOC 2007.
+
+    Args:
+        recall: (m,) of a ranking, [0, 1], ascending.
+        precision: (m,), [0, 1].
+
+    Returns:
+        (11,), for each of `RECALL_LEVELS` the best precision at that recall or above; 0 where the
+        ranking does not reach it.
+
+    >>> eleven_points(np.array([0.25, 0.5]), np.array([1.0, 0.5]))
+    array([1. , 1. , 1. , 0.5, 0.5, 0.5, 0. , 0. , 0. , 0. , 0. ])
+    """
+    return np.array([precision[recall >= level].max(initial=0) for level in RECALL_LEVELS])
+
+
+def envelope(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
+    """Return the monotone curve below which the area is the AP of VOC 2010.
+
+    Args:
+        recall: (m,) of a ranking, [0, 1], ascending.
+        precision: (m,), [0, 1].
+
+    Returns:
+        (m + 2,) recall from 0 to 1, and (m + 2,) precision that never rises: from recall[i] to
+        recall[i + 1] the curve is level, at precision[i + 1].
+
+    >>> envelope(np.array([0.5, 1.0]), np.array([0.25, 0.5]))
+    (array([0. , 0.5, 1. , 1. ]), array([0.5, 0.5, 0.5, 0. ]))
+    """
+    padded = np.concatenate([[0], precision, [0]])
+    return np.concatenate([[0], recall, [1]]), np.maximum.accumulate(padded[::-1])[::-1]
+
+
 def mean_average_precision(
     scores: Scores, labels: Labels, *, measure: Literal["voc2007", "voc2010", "sklearn"]
-) -> tuple[float, npt.NDArray[np.float64]]:
+) -> tuple[float, Floats]:
     """Return the mean over the classes that have a positive, and the (K,) values, NaN for others.
 
     Args:
@@ -124,5 +155,5 @@ def mean_class_recall(predicted: Labels, true: Labels) -> float:
     return float(np.mean(recalls)) if recalls else float("nan")
 
 
-def _absent_last(scores: Scores) -> npt.NDArray[np.float64]:
+def _absent_last(scores: Scores) -> Floats:
     return np.where(np.isnan(scores), -np.inf, scores.astype(np.float64))

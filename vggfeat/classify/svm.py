@@ -6,25 +6,32 @@ is fitted by scikit-learn's LinearSVC, which solves the same problem.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall
+from vggfeat.errors import ClassifierError
 from vggfeat.publish import publish_bytes
+
+if TYPE_CHECKING:
+    from vggfeat.classify.admm import Admm
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int8]
@@ -54,6 +61,7 @@ class SvmSettings:
         difficult: Images of label 0 are left out, or negatives.
         measure: What C is chosen by.
         seed: Of the coordinate order.
+        device: "cpu", or the GPU that solves first; what it leaves, the processor finishes.
         workers: Threads, or processes of LinearSVC.
     """
 
@@ -63,6 +71,7 @@ class SvmSettings:
     difficult: Literal["ignore", "negative"]
     measure: Measure
     seed: int
+    device: str
     workers: int
 
 
@@ -118,11 +127,60 @@ class LinearOneVsRest:
         result: npt.NDArray[np.float64] = x.astype(np.float64) @ self.coef.T + self.intercept
         return result
 
-    def save(self, path: Path, metadata: dict[str, Any]) -> None:
-        """Write a safetensors file: coef, intercept, and the classes with `metadata` as JSON."""
+    def save(self, path: Path, metadata: dict[str, Any]) -> str:
+        """Write a safetensors file: coef, intercept, and the classes with `metadata` as JSON.
+
+        Returns:
+            Its SHA-256.
+        """
         header = {"classes": json.dumps(self.classes), "metadata": json.dumps(metadata)}
         tensors = {"coef": self.coef, "intercept": self.intercept}
-        publish_bytes(path, save(tensors, metadata=header))
+        data = save(tensors, metadata=header)
+        publish_bytes(path, data)
+        return hashlib.sha256(data).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path, sha256: str) -> LinearOneVsRest:
+        """Read what `save` has written. A safetensors file holds numbers and text, no code.
+
+        Args:
+            path: The file.
+            sha256: That `save` returned.
+
+        Returns:
+            The classifiers; how well they converged is not in the file.
+
+        Raises:
+            ClassifierError: If it is absent, has another digest, or is no such file.
+        """
+        remedy = "Restore it from a copy, or run `vggfeat svm` again."
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            wrong = f"The classifier '{path}' cannot be read: {error.strerror}."
+            raise ClassifierError(wrong, "It belongs beside its result.", remedy) from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            wrong = f"'{path}' has the sha256 {found[:16]}…, its result says {sha256[:16]}…."
+            raise ClassifierError(wrong, "Expected the file that was written with it.", remedy)
+        try:
+            tensors = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            classes = json.loads(header["__metadata__"]["classes"])
+            coef, intercept = tensors["coef"], tensors["intercept"]
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=remedy) from error
+        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+        sound = (
+            named
+            and intercept.shape == (len(set(classes)),) == (len(classes),)
+            and (coef.ndim, coef.shape[:1]) == (2, intercept.shape)
+            and coef.dtype == intercept.dtype == np.float32
+        )
+        if not sound:
+            wrong = f"'{path}' is no classifier: {coef.shape} and {intercept.shape} values"
+            raise ClassifierError(f"{wrong} for the classes {classes!r}.", remedy=remedy)
+        return cls(classes=tuple(classes), coef=coef, intercept=intercept)
 
 
 def choose_c(
@@ -226,12 +284,26 @@ def _solver(
     return _LinearSvcs(x, labels, settings)
 
 
+def _admm(x: Floats, device: str) -> Admm | None:
+    """Return what solves on a GPU; None on the processor, or where its memory is too small."""
+    if device == "cpu":
+        return None
+    from vggfeat.classify.admm import Admm
+
+    if Admm.need(len(x)) <= Admm.room(device):
+        return Admm(x, device)
+    _log.warning(
+        "%d images are too many for the memory of %s: the SVMs stay on the CPU", len(x), device
+    )
+    return None
+
+
 class _SharedGram:
     """Fits all classes at once; each call goes on from the one before."""
 
-    name = "dual"
-
     def __init__(self, x: Floats, labels: Labels, settings: SvmSettings, gap: float) -> None:
+        self._admm = _admm(x, settings.device)
+        self.name = f"dual, {settings.device}" if self._admm else "dual"
         self.learnable = _learnable(labels)
         self._x = x
         self._y = labels[:, self.learnable].astype(np.float64)
@@ -244,17 +316,21 @@ class _SharedGram:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gram = self._last = None
+        self._gram = self._last = self._admm = None
 
     def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
         exact = dual.needs_exact(c, self._gap)
         if self._gram is None or (exact and self._gram.dtype != np.float64):
-            self._gram = dual.gram_matrix(self._x, exact=exact)
+            whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
+            self._gram = whole(exact=exact)
         settings = self._settings
+        problems = (self._y, c[self.learnable], settings.loss)
+        if self._admm:
+            self._last = self._admm.solve(problems, self._gap, self._last, lambda: check(0))
         self._last = found = dual.solve(
             self._gram,
-            (self._y, c[self.learnable], settings.loss),
+            problems,
             dual.Effort(gap=self._gap, seed=settings.seed, threads=settings.workers),
             start=self._last,
             check=lambda: check(0),

@@ -130,7 +130,9 @@ def _dataset(root: Path, name: str, split: Split, images: bool) -> Dataset:
         name=name,
         kind=Kind.MULTI_LABEL,
         classes=ACTIONS,
-        items=sorted_items(Item(i, paths[_image(i)], boxes.get(i)) for i in split.ids),
+        items=sorted_items(
+            Item(i, paths[_image(i)], boxes.get(i), image=_image(i)) for i in split.ids
+        ),
         splits=(split,),
     )
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-
-import numpy as np
 
 from vggfeat.data.split import (
     Dataset,
     Item,
     Kind,
-    Part,
     Split,
     divided,
     one_class_part,
     sorted_items,
+    unlabelled_split,
     without_val,
 )
-from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.errors import DatasetError, DatasetNotFoundError, ImageNotFoundError
+
+_log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
 _PARTS = ("train", "val", "test")
+_EXPECTED = f"Expected files ending in {', '.join(sorted(SUFFIXES))}."
 
 
 def open_folder(root: Path, *, seed: int = 0, stored_ids: Sequence[str] | None = None) -> Dataset:
@@ -55,7 +57,7 @@ def open_folder(root: Path, *, seed: int = 0, stored_ids: Sequence[str] | None =
     if not items:
         raise DatasetError(
             f"'{root}' holds no image.",
-            f"Expected files ending in {', '.join(sorted(SUFFIXES))}.",
+            _EXPECTED,
             "Check the path.",
         )
     kind, classes, split = _arrange([item.id for item in items], seed)
@@ -70,6 +72,27 @@ def open_folder(root: Path, *, seed: int = 0, stored_ids: Sequence[str] | None =
     )
 
 
+def named_images(paths: Iterable[Path]) -> tuple[Item, ...]:
+    """Return the images that paths name: files themselves, and all that folders hold.
+
+    Args:
+        paths: Of files and folders; those of a folder come recursively, sorted.
+
+    Returns:
+        Items whose ids are the paths as given, in the order of `paths`, each once.
+
+    Raises:
+        ImageNotFoundError: If there is no such file, or no image in a folder.
+    """
+    found: dict[str, Item] = {}
+    for path in paths:
+        if not path.exists():
+            raise ImageNotFoundError(f"There is no '{path}'.")
+        for file in _images_below(path) if path.is_dir() else [path]:
+            found.setdefault(item_id(file), Item(item_id(file), file))
+    return tuple(found.values())
+
+
 def item_id(relative: Path) -> str:
     """Return the id of a file: its POSIX relative path, bytes that are not UTF-8 as %XX.
 
@@ -80,6 +103,17 @@ def item_id(relative: Path) -> str:
     return raw.decode("utf-8", "surrogateescape").translate(
         {0xDC00 + byte: f"%{byte:02X}" for byte in range(128, 256)}
     )
+
+
+def _images_below(folder: Path) -> list[Path]:
+    ignored: list[str] = []
+    items = sorted(_scan(folder, ignored), key=lambda item: item.id)
+    if not items:
+        raise ImageNotFoundError(f"'{folder}' holds no image.", _EXPECTED)
+    if ignored:
+        count, first = len(ignored), min(ignored)
+        _log.info("%d files in '%s' are no images, the first is '%s'", count, folder, first)
+    return [item.path for item in items]
 
 
 def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
@@ -108,9 +142,7 @@ def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Spli
         )
     labelled = [i for i in ids if "/" in i]
     if not labelled:
-        nothing = Part(ids=(), labels=np.empty((0, 0), np.int8))
-        everything = Part(ids=tuple(ids), labels=np.empty((len(ids), 0), np.int8))
-        return Kind.UNLABELLED, (), Split(train=nothing, val=nothing, test=everything)
+        return Kind.UNLABELLED, (), unlabelled_split(ids)
     chosen: dict[str, list[tuple[str, str]]] = {part: [] for part in _PARTS}
     classes = _by_class(labelled, depth=0)
     for name, members in classes.items():

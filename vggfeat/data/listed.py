@@ -55,7 +55,11 @@ def open_csv(path: Path, *, seed: int = 0, stored_ids: Sequence[str] | None = No
     for number, (file, labels, part) in enumerate(rows, 2):
         item = Item(item_id(Path(file)), path.parent / file)
         if item.id in of_item:
-            raise DatasetError(f"'{path}', line {number}: {file!r} is listed twice.")
+            raise DatasetError(
+                f"'{path}', line {number}: {file!r} is listed twice.",
+                "Expected each image in one line, and so in one part.",
+                "Take one of the lines away.",
+            )
         if item.id not in known if stored_ids is not None else not item.path.is_file():
             raise DatasetError(
                 f"'{path}', line {number}: there is no '{item.path}'.",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vggfeat.data.split import Dataset
 from vggfeat.errors import DatasetError, DownloadError, RecipeError, nearest
 from vggfeat.fetch import Examined, RemoteFile, State, examine, fetch
 from vggfeat.progress import Watch
@@ -99,6 +100,28 @@ def published() -> tuple[PublishedDataset, ...]:
     entries = tomllib.loads(_CATALOGUE.read_text("utf-8"))["dataset"]
     known = {entry["name"]: entry for entry in entries}
     return tuple(_dataset(known.get(entry.get("like"), {}) | entry) for entry in entries)
+
+
+def lacking(dataset: Dataset) -> str:
+    """Say in words what of a published data set is not there; "" if nothing is known to lack.
+
+    Args:
+        dataset: Opened, with all its images.
+    """
+    whole = {one.name: one for one in published()}.get(dataset.name)
+    if whole is None:
+        return ""
+    parts = {part: getattr(dataset.splits[0], part).ids for part in ("train", "val", "test")}
+    images = dataset.of_region("image")
+    found = {part: len(set(images.rows(ids))) for part, ids in parts.items()}
+    short = [
+        f"{part} has {found[part]:,} of {count:,} images"
+        for path, count in whole.lists.items()
+        if (part := Path(path).stem) in found and found[part] < count
+    ]
+    if not whole.lists and len(images.items) < whole.image_count:
+        short = [f"{len(images.items):,} of {whole.image_count:,} images are here"]
+    return ", ".join(short)
 
 
 def fetch_dataset(name: str, data_root: Path, watch: Watch) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise, zip_longest
@@ -38,11 +38,13 @@ class Item:
         id: POSIX relative path with extension (VOC: the image id).
         path: The file.
         box: (xmin, ymin, xmax, ymax), 1-based inclusive pixels; None for the whole image.
+        image: Id of the whole image, if the item is a box of one.
     """
 
     id: str
     path: Path
     box: tuple[int, int, int, int] | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,23 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Regions:
+    """The images, or boxes of images, whose descriptors stand in one store.
+
+    Attributes:
+        items: Sorted by id.
+        row_of: Id of a data set's item → id of the row that describes it, where they differ.
+    """
+
+    items: tuple[Item, ...]
+    row_of: Mapping[str, str]
+
+    def rows(self, ids: Iterable[str]) -> list[str]:
+        """Return the ids of the rows that describe some items; several may share one."""
+        return [self.row_of.get(i, i) for i in ids]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A data set: its images, its classes and its splits, which share one store.
 
@@ -127,6 +146,18 @@ class Dataset:
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
 
+    def of_region(self, region: str) -> Regions:
+        """Return what of the items is described.
+
+        Args:
+            region: "box" for the items themselves, "image" for the whole images they are on.
+        """
+        if region == "box" or not any(item.image for item in self.items):
+            return Regions(items=self.items, row_of={})
+        row_of = {item.id: item.image or item.id for item in self.items}
+        whole = {row_of[item.id]: Item(row_of[item.id], item.path) for item in self.items}
+        return Regions(items=sorted_items(whole.values()), row_of=row_of)
+
     def limited(self, count: int | None) -> Dataset:
         """Keep `count` images of each part, round-robin over classes where each image has one."""
         if count is None:
@@ -144,6 +175,25 @@ class Dataset:
         return replace(
             self, splits=splits, items=tuple(item for item in self.items if item.id in kept)
         )
+
+
+def unlabelled(name: str, items: Iterable[Item]) -> Dataset:
+    """Return images without labels as a data set: all of them are test."""
+    ordered = sorted_items(items)
+    return Dataset(
+        name=name,
+        kind=Kind.UNLABELLED,
+        classes=(),
+        items=ordered,
+        splits=(unlabelled_split([item.id for item in ordered]),),
+    )
+
+
+def unlabelled_split(ids: Sequence[str]) -> Split:
+    """Return the split of images without labels: all of them are test."""
+    nothing = Part(ids=(), labels=np.empty((0, 0), np.int8))
+    everything = Part(ids=tuple(ids), labels=np.empty((len(ids), 0), np.int8))
+    return Split(train=nothing, val=nothing, test=everything)
 
 
 def one_class_part(rows: Iterable[tuple[str, str]], classes: Sequence[str]) -> Part:

@@ -17,7 +17,7 @@ from vggfeat.data.split import (
     sorted_items,
     without_val,
 )
-from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -228,13 +228,13 @@ def read_list(path: Path, columns: int) -> list[tuple[int, list[str]]]:
         columns: Words that every line must have at least.
 
     Raises:
-        DatasetNotFoundError: If it is not there.
+        ListNotFoundError: If it is not there.
         DatasetError: If it cannot be read, or a line is too short.
     """
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
-        raise DatasetNotFoundError(path.stem, [path], "Unpack the data set again.") from None
+        raise ListNotFoundError(path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"'{path}' cannot be read: {error}.") from error
     lines = enumerate(text.splitlines(), 1)

@@ -7,12 +7,13 @@ import io
 import stat
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vggfeat.data.split import Item
 from vggfeat.errors import ImageReadError
@@ -106,6 +107,53 @@ def decode(item: Item, data: bytes) -> Image.Image:
         left, top, right, bottom = _inside(item, image.height, image.width)
         image = image.crop((left, top, right, bottom))
     return image
+
+
+def picture(item: Item, *, whole: bool) -> bytes:
+    """Return an item for people to look at, as the bytes of an image file.
+
+    Args:
+        item: A whole image, whose file is returned as it is, or a box of one.
+        whole: Whether a box is drawn on its image, and not cut out.
+
+    Raises:
+        ImageReadError: As in `decode`.
+    """
+    data = read_bytes(item)
+    if item.box is None:
+        return data
+    image = decode(replace(item, box=None) if whole else item, data)
+    if whole:
+        left, top, right, bottom = _inside(item, image.height, image.width)
+        draw, line = ImageDraw.Draw(image), max(2, max(image.size) // 60)
+        for width, colour in ((2 * line, "black"), (line, "orange")):  # seen on any ground
+            draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def as_file(image: Image.Image | Pixels, name: str) -> bytes:
+    """Return an image in memory as the bytes of a file, without loss.
+
+    Args:
+        image: (H, W, 3) uint8 in RGB, or an image of Pillow, which is turned to RGB as in `decode`.
+        name: For messages.
+
+    Returns:
+        A PPM file.
+
+    Raises:
+        ImageReadError: If it cannot be turned to RGB.
+    """
+    try:
+        # a copy is the frame that is shown, and leaves the caller's image as it is
+        rgb = _as_rgb(image.copy()) if isinstance(image, Image.Image) else Image.fromarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # an image that is not yet loaded is decoded here
+        raise ImageReadError(name, str(error) or type(error).__name__) from error
+    return b"P6\n%d %d\n255\n" % rgb.size + rgb.tobytes()
 
 
 def cropped(height: int, width: int) -> tuple[int, int]:

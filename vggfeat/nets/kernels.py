@@ -12,6 +12,8 @@ pool are applied while a strip is still in the cache.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -38,6 +40,11 @@ _FILTER = np.array(
         [0, 0, 1],
     ]
 )
+
+
+def compiled() -> bool:
+    """Tell whether an earlier process has left compiled code; else the first call takes 15 s."""
+    return any(Path(str(winograd.stats.cache_path)).glob("kernels.*.nbi"))
 
 
 def transformed_filter(weight: Floats) -> Floats:

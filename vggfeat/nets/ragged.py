@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from vggfeat.errors import MapTooSmallError
 from vggfeat.nets import kernels
 from vggfeat.nets.architectures import WINDOW, Architecture, pool5_size
 from vggfeat.nets.vgg import DenseVgg
+
+_log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -94,6 +97,8 @@ class RaggedVgg:
             for name in ("fc6", "fc7")
             if f"{name}.weight" in values
         ]
+        if not kernels.compiled():
+            _log.info("the net's inner loops are compiled, once after installation: some 15 s")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="convolve")
         self._blas = ThreadpoolController()
         self._arenas = [_Arena(), _Arena()]

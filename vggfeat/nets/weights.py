@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -85,6 +85,7 @@ class Weights:
     Attributes:
         origin: What the user may be shown: "random:0", or a file's name.
         sha256: Of the file; of the seed and the scheme where they are drawn.
+        family: "oxford" or "torchvision" for a published file, "random", or "own" for any other.
         profile: Their preprocessing.
         channels: The channel order that the user has stated; None where the file tells.
         load: Reads or draws them: "conv1_1.weight" and so on, float32, conv1_1 reading RGB.
@@ -92,6 +93,7 @@ class Weights:
 
     origin: str
     sha256: str
+    family: str
     profile: WeightProfile
     channels: Channels | None = None
     load: Callable[[], dict[str, Tensor]]
@@ -118,6 +120,13 @@ def find_weights(net: Architecture, weights: str, profile: str | None = None) ->
         valid = [*families(), "random:SEED", "a path"]
         raise WeightsError(f"Unknown weights {weights!r}.", nearest(weights, valid))
     return _from_file(net, Path(weights), profile)
+
+
+def pooled(weights: Weights, pooling: Literal["ceil", "floor"] | None) -> Weights:
+    """Return weights whose pools round odd sizes as said; None for as they were trained."""
+    if pooling is None:
+        return weights
+    return replace(weights, profile=replace(weights.profile, ceil_mode=pooling == "ceil"))
 
 
 def random_tensors(net: Architecture, seed: int) -> dict[str, Tensor]:
@@ -197,6 +206,7 @@ def _random(net: Architecture, seed: int, profile: str | None) -> Weights:
         sha256=hashlib.sha256(
             f"vggfeat random weights {RANDOM_SCHEME}/{seed}".encode()
         ).hexdigest(),
+        family="random",
         profile=PROFILES[STATEMENTS[profile or "oxford"][0]],
         load=lambda: random_tensors(net, seed),
     )
@@ -215,7 +225,7 @@ def _from_catalogue(net: Architecture, family: str) -> Weights:
                 f"{weights.sha256[:16]}….",
                 remedy=f"Move it away and type `vggfeat weights fetch {file.name}`.",
             )
-        return weights
+        return replace(weights, family=family)
     places = ", ".join(f"'{folder}'" for folder in weight_folders())
     raise WeightsNotFoundError(
         files[0].name,
@@ -245,6 +255,7 @@ def _from_file(net: Architecture, path: Path, profile: str | None) -> Weights:
     return Weights(
         origin=path.name,
         sha256=digest,
+        family=_family(path, digest),
         profile=PROFILES[stated],
         channels=channels if declared is None else None,
         load=lambda: _read(path, net, stated, channels),
@@ -268,6 +279,16 @@ def _declared(path: Path, digest: str, net: Architecture) -> tuple[str, str | No
         return f"converted from {converted.get('origin')}", converted.get("profile")
     form = ports.recognise(path)
     return f"a file of the format {form}", "oxford" if form in _OXFORD_FORMATS else None
+
+
+def _family(path: Path, digest: str) -> str:
+    """Return the family of a published file, or of the one that a converted file comes from."""
+    known = by_digest(digest)
+    converted = converted_metadata(path) or {}
+    if known is None and "origin_sha256" in converted:
+        named = (file for file in catalogue() if file.name == converted.get("origin"))
+        known = next((f for f in named if f.could_be(converted["origin_sha256"])), None)
+    return "own" if known is None else known.family
 
 
 def _read(

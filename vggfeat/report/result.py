@@ -25,29 +25,46 @@ class StoreUsed(_Record):
 
     Attributes:
         model: The net.
+        region: What of each image it describes: the whole image, or a box.
         weights: "random:0", or the weight file's name.
+        weights_family: "oxford", "torchvision", "random", or "own" for any other.
         weights_sha256: Its identity.
         path: Of the HDF5 file.
         fingerprint: Of recipe, scales and images.
         row_fingerprint: Of the recipe alone.
         recipe: What decided each row.
         images: Rows that the experiment uses.
+        bytes: Of the HDF5 file.
+        mean_norms: S means of the descriptors' norms, one for each of the recipe's scales.
         unreadable: How many of them could not be read.
         zero: How many have a descriptor of norm 0.
         cropped: How many were cropped to an aspect of 4:1.
     """
 
     model: str
+    region: str
     weights: str
+    weights_family: str
     weights_sha256: str
     path: str
     fingerprint: str
     row_fingerprint: str
     recipe: dict[str, Any]
     images: int
+    bytes: int
+    mean_norms: tuple[float | None, ...]
     unreadable: int
     zero: int
     cropped: int
+
+    @property
+    def substitute(self) -> str | None:
+        """What stands in the place of the authors' weights, in words; None for theirs."""
+        if self.weights_family == "oxford":
+            return None
+        kinds = {"random": "random weights", "torchvision": "torchvision's weights"}
+        kind = kinds.get(self.weights_family, "weights that are not known")
+        return f"{kind} ({self.weights})"
 
 
 class Search(_Record):
@@ -105,6 +122,7 @@ class ClassResult(_Record):
         curve: (recall, precision) points of the test ranking, ascending in recall, thinned.
         best: Best-scored test images.
         worst: Worst-scored test images among its positives, the worst first.
+        false_positives: Best-scored test images that do not show it.
     """
 
     name: str
@@ -118,6 +136,7 @@ class ClassResult(_Record):
     curve: tuple[tuple[float, float], ...]
     best: tuple[Example, ...]
     worst: tuple[Example, ...]
+    false_positives: tuple[Example, ...]
 
 
 class SplitOutcome(_Record):
@@ -152,6 +171,10 @@ class Result(_Record):
         splits: One or more.
         classes: One for each class; of several splits the means of AP and recall, and C, the
             numbers of positives, the curve and the examples of the first.
+        confusion: (true class, predicted class, images), counted from 0 in the order of `classes`,
+            of all splits together, where each image has one class; a predicted class of −1 is an
+            image without a score.
+        classifiers: Name → SHA-256 of the files beside this one, one for each split.
         means: Of each measure, over the splits.
         deviations: Of each measure, the sample standard deviation (n − 1) over the splits; empty
             for one split.
@@ -162,7 +185,7 @@ class Result(_Record):
         versions: Of Python and the packages.
     """
 
-    format_version: int = 2
+    format_version: int = 3
     name: str
     recipe: dict[str, Any]
     recipe_fingerprint: str
@@ -172,6 +195,8 @@ class Result(_Record):
     descriptor_size: int
     splits: tuple[SplitOutcome, ...] = Field(min_length=1)
     classes: tuple[ClassResult, ...]
+    confusion: tuple[tuple[int, int, int], ...]
+    classifiers: dict[str, str] = {}
     means: dict[str, float | None]
     deviations: dict[str, float]
     measure: str

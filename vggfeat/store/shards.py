@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.errors import DamagedStoreError, IncompleteStoreError, PublishError
+from vggfeat.errors import DamagedStoreError, IncompleteStoreError, PublishError, StoreError
 from vggfeat.publish import make_folder, publish_bytes, publish_new, publishing, sweep
 from vggfeat.rows import Rows
 from vggfeat.store.layout import DESCRIPTORS, PLAN, RECORD, StorePlan, attributes, column, columns
@@ -50,6 +50,16 @@ def shard_rows(row_seconds: float, row_bytes: int) -> int:
         row_bytes: Size of one row.
     """
     return int(min(max(8, min(60 / row_seconds, 64e6 / row_bytes)), 1024))
+
+
+def finished_rows(folder: Path) -> int:
+    """Count the rows whose shards have their record; 0 where no store is in the making."""
+    try:
+        plan = StorePlan.read(folder)
+    except (OSError, StoreError):
+        return 0
+    finished = (k for k in range(plan.shards) if _record_path(folder, k).exists())
+    return sum(len(plan.shard_range(k)) for k in finished)
 
 
 class ShardFolder:
@@ -212,8 +222,7 @@ class ShardFolder:
                 yield shard
 
     def _record_path(self, number: int) -> Path:
-        group = f"{number // _SHARDS_PER_FOLDER:03d}"
-        return self.folder / "shards" / group / f"part-{number:06d}.json"
+        return _record_path(self.folder, number)
 
     def _lease(self, number: int) -> bool:
         if number in self._leases:
@@ -241,6 +250,11 @@ class ShardFolder:
         descriptor = self._leases.pop(number, None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _record_path(folder: Path, number: int) -> Path:
+    group = f"{number // _SHARDS_PER_FOLDER:03d}"
+    return folder / "shards" / group / f"part-{number:06d}.json"
 
 
 def _damaged(path: Path, record: Path) -> DamagedStoreError:

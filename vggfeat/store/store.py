@@ -166,6 +166,14 @@ class DescriptorStore:
         """Return the (n, 2) sizes, H and W."""
         return np.asarray(self._file["image_size"][:], dtype=np.int32)
 
+    def norms(self, scales: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return the (n, S) norms before normalisation, NaN where unreadable.
+
+        Raises:
+            IncompleteStoreError: If a scale is not in the store.
+        """
+        return np.asarray(self._file["norms"][:][:, self._scales(scales)], dtype=np.float32)
+
     def image_digests(self) -> npt.NDArray[np.uint8]:
         """Return the (n, 32) SHA-256 of the images' files."""
         return np.asarray(self._file["image_sha256"][:], dtype=np.uint8)

@@ -1,0 +1,200 @@
+"""Doing a job: images → rows, into a store that survives anything or straight to the caller."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vggfeat.errors import ImageReadError
+from vggfeat.nets.architectures import architecture
+from vggfeat.planning import StoreJob, calibration_images, tell_near_matches, versions, workers
+from vggfeat.progress import Watch
+from vggfeat.recipe import Machine
+from vggfeat.rows import Rows
+from vggfeat.store.donors import Donors
+from vggfeat.store.layout import DESCRIPTORS, StorePlan
+from vggfeat.store.shards import ShardFolder, tidy
+from vggfeat.store.store import DescriptorStore, adopt
+
+if TYPE_CHECKING:
+    import torch
+
+    from vggfeat.extract.engine import Extractor, ShardTask
+    from vggfeat.nets.int8 import Calibration
+    from vggfeat.nets.vgg import DenseVgg
+
+_log = logging.getLogger(__name__)
+
+_RESUME = "Run the same command again to resume; every finished shard is kept."
+_NOTHING_KEPT = "Nothing was kept; run the same command again."
+_WAIT = 1.0  # seconds between looks at shards that other processes have claimed
+
+
+def fill(job: StoreJob, machine: Machine, watch: Watch) -> Path:
+    """Make, resume or find the store of a job.
+
+    Returns:
+        The path of the complete file.
+
+    Raises:
+        Interrupted: If the watch says so; all finished shards are kept.
+        ImageReadError: At an unreadable image, if the machine says "raise".
+        VggfeatError: As the rooms say.
+    """
+    path = job.folder / DESCRIPTORS
+    lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
+    if job.complete or (lost_record and adopt(path, job.plan.fingerprint)):
+        tidy(job.folder)
+    else:
+        tell_near_matches(job)
+        with ShardFolder(job.folder, job.plan) as shards:
+            told = False
+            while shards.pending():
+                committed = _commit_shards(job, shards, machine, watch)
+                watch.check(_RESUME)
+                if not committed and shards.pending():
+                    if not told:
+                        _log.info("other processes work on what is left; waiting for them")
+                    told = True
+                    time.sleep(_WAIT)
+            path = shards.assemble()
+    with DescriptorStore.open(path) as store:
+        if count := len(store.unreadable):
+            if machine.on_error == "raise":
+                raise ImageReadError(*next(iter(store.unreadable.items())))
+            _log.warning(
+                "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
+            )
+    return path
+
+
+def described(
+    jobs: Sequence[StoreJob], machine: Machine, watch: Watch
+) -> Iterator[tuple[Rows, ...]]:
+    """Yield the rows that the stores of some jobs would hold, and keep none of them.
+
+    Rows that complete stores beside them hold already are copied. A single job's rows have the
+    bits that its store would have, those of several nets lie within the exactness bound.
+
+    Args:
+        jobs: One for each net, of the same images.
+        machine: Where.
+        watch: Told of the progress; may stop it.
+
+    Yields:
+        The rows of some images, of each net; all images once, in the order of the jobs' items.
+
+    Raises:
+        Interrupted: If the watch says so.
+        ImageReadError: At an unreadable image, if the machine says "raise".
+        VggfeatError: As the rooms say.
+    """
+    size = min(job.plan.shard_rows for job in jobs)  # so that all nets have the same shards
+    with ExitStack() as opened:
+        total = sum(job.plan.rows for job in jobs)
+        advance = opened.enter_context(watch.step("describe", total, "images"))
+        describers = []
+        for job in jobs:
+            plan = replace(job.plan, shard_rows=size)
+            donors = opened.enter_context(Donors(job.folder, plan))
+            describers.append((job, plan, donors, _extractor(job, plan, machine, advance)))
+        for number in range(plan.shards):
+            watch.check(_NOTHING_KEPT)
+            blocks = []
+            for job, plan, donors, extractor in describers:
+                [(_, rows)] = extractor.run([_task(job, plan, donors, number)])
+                blocks.append(rows)
+            yield tuple(blocks)
+
+
+def _commit_shards(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) -> int:
+    """Compute and commit every shard that nobody else has claimed; return how many."""
+    claims = shards.claims(lambda: watch.stop_signal() is not None)
+    first = list(islice(claims, 1))
+    if not first:
+        return 0
+    waiting = sum(len(shards.plan.shard_range(k)) for k in shards.pending())
+    committed = 0
+    with (
+        Donors(job.folder, shards.plan) as donors,
+        watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance,
+    ):
+        if copied := sum(donors.covers(d, shards.plan.scales) for d in job.digests):
+            _log.info("%d of %d images are copied from other stores", copied, len(job.digests))
+        notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
+        advance(shards.plan.rows - waiting)
+        tasks = (_task(job, shards.plan, donors, number) for number in chain(first, claims))
+        extractor = _extractor(job, shards.plan, machine, advance)
+        for task, rows in extractor.run(tasks):
+            shards.commit(task.number, rows, notes | {"halved_batches": extractor.halved})
+            committed += 1
+            watch.check(_RESUME)
+    return committed
+
+
+def _task(job: StoreJob, plan: StorePlan, donors: Donors, number: int) -> ShardTask:
+    from vggfeat.extract.engine import ShardTask
+
+    rows = plan.shard_range(number)
+    items, digests = job.items[rows.start : rows.stop], job.digests[rows.start : rows.stop]
+    whole = {i: digests[i] for i, item in enumerate(items) if item.box is None}
+    known, sizes = donors.known(whole, plan.scales)
+    return ShardTask(number=number, items=items, sha256=digests, known=known, known_sizes=sizes)
+
+
+def _extractor(
+    job: StoreJob, plan: StorePlan, machine: Machine, advance: Callable[[int], None]
+) -> Extractor:
+    from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
+    from vggfeat.nets.vgg import DenseVgg
+
+    net = DenseVgg(
+        architecture(job.model), job.weights.load(), job.weights.profile, plan.recipe["tap"]
+    )
+    int8 = plan.recipe["precision"] == "int8"
+    return Extractor(
+        net.to(torch_device(machine.device)),
+        ExtractionPlan(
+            scales=plan.scales,
+            mirror=plan.recipe["mirror"],
+            interpolation=plan.recipe["interpolation"],
+            resampler=plan.recipe["resampler"].partition("-")[0],
+            precision=plan.recipe["precision"],
+            window_pixels=plan.execution["window_pixels"],
+            batch_pixels=plan.execution["batch_pixels"],
+            canvas=plan.execution["canvas"],
+            threads=plan.execution["threads"],
+        ),
+        workers=workers(machine),
+        calibration=_calibrated(job, net) if int8 else None,
+        on_error=machine.on_error,
+        advance=advance,
+    )
+
+
+def _calibrated(job: StoreJob, net: DenseVgg) -> Calibration:
+    """Read the calibration of a job's 8-bit net; the first process makes it."""
+    import torch
+
+    from vggfeat.extract import images
+    from vggfeat.nets.int8 import Calibration, calibrate
+
+    def chosen() -> Iterator[torch.Tensor]:
+        for row, q in calibration_images(len(job.items), job.plan.scales):
+            try:
+                image = images.decode(job.items[row], images.read_bytes(job.items[row]))
+            except ImageReadError:
+                continue  # it will be told of when its row is computed
+            pixels = images.rescale(images.crop_extreme(image), q, job.plan.recipe["interpolation"])
+            yield torch.from_numpy(pixels.copy())[None]
+
+    if not job.calibration.exists():
+        _log.info("calibrating the 8-bit net on the images")
+        calibrate(net, chosen()).save(job.calibration)
+    return Calibration.load(job.calibration)

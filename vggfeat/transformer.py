@@ -1,0 +1,270 @@
+"""Descriptors as a scikit-learn transformer: images in, one row for each out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+
+from vggfeat.data.folder import item_id
+from vggfeat.data.split import Dataset, Item, unlabelled
+from vggfeat.describing import described, fill
+from vggfeat.errors import (
+    ImageNotFoundError,
+    ImageReadError,
+    InputError,
+    RecipeError,
+    StoreNotFoundError,
+)
+from vggfeat.experiment import Block, fused, provide_weights, read_fused
+from vggfeat.extract.images import Pixels, as_file, sha256
+from vggfeat.planning import find_store, plan_store
+from vggfeat.progress import Watch
+from vggfeat.recipe import Machine, Recipe
+from vggfeat.store.store import DescriptorStore
+
+Floats = npt.NDArray[np.float32]
+ImageLike = str | os.PathLike[str] | Image.Image | Pixels
+
+_DATASET = "folder:images"  # a recipe wants one; it decides the default scales and their use
+_WHO = "VggDescriptor"
+_R, _M = Recipe.model_fields, Machine.model_fields  # every default stands there
+
+
+class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
+    """Describes images by a VGG net, densely and at several scales, on both mirror images.
+
+    It has nothing to learn: `fit` only checks the parameters, and `transform` works without it. The
+    rows are those that the same settings give on the command line.
+
+    Images are paths, PIL images, or (H, W, 3) uint8 arrays in RGB, in any mixture.
+
+    Args:
+        models: A net, or several for late fusion; `vggfeat models` lists them.
+        weights: "oxford", "torchvision", "random:SEED" or a path; one for all nets or one each.
+            Published ones that are absent are fetched first.
+        profile: As for `vggfeat.Recipe`, like all that follow up to `normalise`.
+        scales: S shorter sides Q, pixels; None for those of a folder, (256, 384, 512).
+        mirror: Average with the horizontal flip.
+        interpolation: Filter of the rescaling.
+        resampler: What rescales.
+        tap: The layer that is averaged.
+        pooling: Rounding of odd sizes in the pools.
+        precision: Of the layers; not "int8", whose rows hang on the images of a store.
+        aggregate: How the scales become one row: "average", "stack" or "max"; None for that of a
+            folder, "stack".
+        normalise: L2 "after" the scales are joined, or "before" as well.
+        cache: A folder where descriptors are kept, or None. What an image of the same content was
+            described by is never computed again; each new set of images gets a file of its own.
+        device: As for `vggfeat.Machine`, like all that follow.
+        workers: Threads that decode.
+        memory: That it may use, "6GB".
+        on_error: An unreadable image: "record" it as a row of NaN, with a warning in the log, or
+            "raise".
+        offline: Fetch nothing.
+
+    Example:
+        >>> VggDescriptor("vgg16-thin", scales=(256,)).get_feature_names_out()[-1]
+        'vggdescriptor511'
+    """
+
+    def __init__(  # noqa: PLR0913  (scikit-learn reads the parameters off the signature)
+        self,
+        models: str | Sequence[str] = "vgg16",
+        *,
+        weights: str | os.PathLike[str] | Sequence[str] = _R["weights"].default,
+        profile: str | None = _R["profile"].default,
+        scales: Sequence[int] | None = _R["scales"].default,
+        mirror: bool = _R["mirror"].default,
+        interpolation: str = _R["interpolation"].default,
+        resampler: str = _R["resampler"].default,
+        tap: str = _R["tap"].default,
+        pooling: str | None = _R["pooling"].default,
+        precision: str = _R["precision"].default,
+        aggregate: str | None = _R["aggregate"].default,
+        normalise: str = _R["normalise"].default,
+        cache: str | os.PathLike[str] | None = None,
+        device: str = _M["device"].default,
+        workers: int | None = _M["workers"].default,
+        memory: str | None = _M["memory"].default,
+        on_error: str = _M["on_error"].default,
+        offline: bool = _M["offline"].default,
+    ) -> None:
+        self.models = models
+        self.weights = weights
+        self.profile = profile
+        self.scales = scales
+        self.mirror = mirror
+        self.interpolation = interpolation
+        self.resampler = resampler
+        self.tap = tap
+        self.pooling = pooling
+        self.precision = precision
+        self.aggregate = aggregate
+        self.normalise = normalise
+        self.cache = cache
+        self.device = device
+        self.workers = workers
+        self.memory = memory
+        self.on_error = on_error
+        self.offline = offline
+
+    def fit(self, X: Iterable[ImageLike], y: object = None) -> Self:
+        """Check the parameters; there is nothing to learn.
+
+        Args:
+            X: Not looked at.
+            y: Not looked at.
+
+        Raises:
+            RecipeError: If a parameter is one that it cannot be.
+        """
+        self._recipe()
+        self._machine()
+        return self
+
+    def transform(self, X: Iterable[ImageLike]) -> Floats:
+        """Describe n images.
+
+        Args:
+            X: Paths, PIL images or (H, W, 3) uint8 arrays, RGB.
+
+        Returns:
+            (n, D) float32, rows of norm 1, in the order of `X`; a row of NaN for an image that
+            cannot be read.
+
+        Raises:
+            InputError: If `X` is no sequence of images.
+            ImageNotFoundError: If a path leads nowhere.
+            ImageReadError: At an unreadable image, if `on_error` says "raise".
+            RecipeError: If a parameter is one that it cannot be.
+            WeightsError: If the weights are absent or unknown.
+            VggfeatError: As the rooms say.
+        """
+        recipe, machine = self._recipe(), self._machine()
+        provide_weights(recipe, machine, Watch())
+        with _as_items(X) as items:
+            dataset = unlabelled(_WHO, {item.id: item for item in items}.values())
+            describe = _not_kept if self.cache is None else _kept
+            x = describe(dataset, recipe, machine)
+        row_of = {item.id: row for row, item in enumerate(dataset.items)}
+        ordered: Floats = x[[row_of[item.id] for item in items]]
+        return ordered
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Say that nothing is missing."""
+        return True
+
+    def __sklearn_tags__(self) -> Tags:
+        """Say that images come in, and that nothing is learnt."""
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.no_validation = True  # by scikit-learn; transform checks its images itself
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        """D, which scikit-learn asks for when it names the columns."""
+        return self._recipe().descriptor_size
+
+    def _recipe(self) -> Recipe:
+        values = {name: getattr(self, name) for name in _R.keys() & self.get_params().keys()}
+        if isinstance(self.weights, os.PathLike):
+            values["weights"] = os.fspath(self.weights)
+        recipe = Recipe.build({**values, "dataset": _DATASET}, _WHO)
+        if recipe.precision == "int8":
+            raise RecipeError(
+                f"precision = 'int8' in {_WHO}.",
+                "An 8-bit net is calibrated on the images of a store, so that the row of an image "
+                "would hang on the others.",
+                "Choose another one, or read what `vggfeat extract --precision int8` has stored.",
+            )
+        return recipe
+
+    def _machine(self) -> Machine:
+        values: dict[str, Any] = {
+            name: getattr(self, name) for name in _M.keys() & self.get_params().keys()
+        }
+        cache = values.pop("cache")
+        return Machine.build(values if cache is None else {**values, "cache": Path(cache)})
+
+
+def _not_kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Floats:
+    """Describe images in memory; no store is looked into."""
+    jobs = []
+    for which in recipe.described:
+        job = plan_store(recipe, machine, dataset, which, Watch())
+        jobs.append(replace(job, plan=replace(job.plan, donors=())))
+    return np.concatenate([fused(rows, recipe) for rows in described(jobs, machine, Watch())])
+
+
+def _kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Floats:
+    """Read images' descriptors from stores, which are made where they are not there."""
+    ids = [item.id for item in dataset.items]
+    with ExitStack() as opened:
+        blocks = []
+        for model, region in recipe.described:
+            job = plan_store(recipe, machine, dataset, (model, region), Watch())
+            try:
+                path = find_store(job, recipe)
+            except StoreNotFoundError:
+                path = fill(job, machine, Watch())
+            store = opened.enter_context(DescriptorStore.open(path))
+            blocks.append(Block(store=store, region=region, rows=dataset.of_region(region)))
+        if machine.on_error == "raise":
+            for i in ids:
+                if reason := blocks[0].store.unreadable.get(i):
+                    raise ImageReadError(i, reason)
+        return read_fused(blocks, ids, recipe)
+
+
+@contextmanager
+def _as_items(images: Iterable[ImageLike]) -> Iterator[list[Item]]:
+    """Yield images as files: those in memory become temporary ones, without loss."""
+    if isinstance(images, str | os.PathLike | Image.Image):
+        wrong = f"X is one image, {images!r}."
+        raise InputError(wrong, _EXPECTED, "Pass a list with it.")
+    if not isinstance(images, Iterable):
+        raise InputError(f"X is {images!r}.", _EXPECTED)
+    if getattr(images, "ndim", 1) not in {1, 4}:
+        shape = getattr(images, "shape", ())
+        raise InputError(f"X has the shape {shape}.", _EXPECTED, "Pass a list of them.")
+    with TemporaryDirectory(prefix="vggfeat-") as folder:
+        items = [_item(image, n, Path(folder)) for n, image in enumerate(images)]
+        if not items:
+            raise InputError("X is empty: 0 images.", _EXPECTED)
+        yield items
+
+
+_EXPECTED = "Expected a sequence of paths, PIL images or (H, W, 3) uint8 arrays."
+
+
+def _item(image: ImageLike, number: int, folder: Path) -> Item:
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        if not path.exists() or path.is_dir():
+            raise ImageNotFoundError(f"X[{number}]: there is no file '{path}'.")
+        return Item(item_id(path), path)
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            wrong = f"X[{number}] is an array of shape {image.shape} and type {image.dtype}."
+            raise InputError(wrong, "Expected (H, W, 3) uint8, RGB.")
+    elif not isinstance(image, Image.Image):
+        raise InputError(f"X[{number}] is of the type {type(image).__name__}.", _EXPECTED)
+    data = as_file(image, f"X[{number}]")
+    path = folder / f"{sha256(data).tobytes().hex()}.ppm"
+    path.write_bytes(data)
+    return Item(path.name, path)  # named by content: the same image is one row
