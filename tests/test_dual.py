@@ -193,3 +193,11 @@ def test_small_gaps_and_large_c_need_double_precision() -> None:
     x, _ = problem(50, 6)
     assert gram_matrix(x, exact=False).dtype == np.float32
     assert gram_matrix(x, exact=True) == pytest.approx(x @ x.T + 1)
+
+
+def test_the_check_hears_of_every_problem_once() -> None:
+    x, y = problem(60, 5, classes=40)
+    heard: list[int] = []
+    effort = Effort(gap=1e-4, seed=0, threads=2)
+    solve(gram_matrix(x, exact=True), (y, np.ones(40), "hinge"), effort, check=heard.append)
+    assert sum(heard) == 40

@@ -103,7 +103,7 @@ def solve(
     problems: tuple[Doubles, Doubles, Loss],
     effort: Effort,
     start: Dual | None = None,
-    check: Callable[[], None] = lambda: None,
+    check: Callable[[int], None] = lambda count: None,
 ) -> Dual:
     """Solve K problems.
 
@@ -113,7 +113,7 @@ def solve(
             (K,) penalties C; the loss.
         effort: How far.
         start: A solution of the same problems for other C, to go on from.
-        check: Called now and then; may raise.
+        check: Called now and then with the number of problems solved since; may raise.
     """
     whole = _Problems.of(*problems, start)
     count = len(whole.y)
@@ -129,13 +129,14 @@ def solve(
 
     # each thread multiplies by itself: BLAS with threads of its own would fight for the cores
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(effort.threads) as pool:
-        waiting = {pool.submit(work, columns) for columns in chunks}
+        waiting = {pool.submit(work, columns): len(columns) for columns in chunks}
         try:
             while waiting:
-                done, waiting = wait(waiting, timeout=_LISTEN, return_when=FIRST_EXCEPTION)
-                for future in done:
+                solved = 0
+                for future in wait(waiting, timeout=_LISTEN, return_when=FIRST_EXCEPTION).done:
                     future.result()
-                check()
+                    solved += waiting.pop(future)
+                check(solved)
         finally:
             stop.set()
     primal, gaps = whole.objectives()

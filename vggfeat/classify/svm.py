@@ -333,9 +333,8 @@ class _SharedGram:
             problems,
             dual.Effort(gap=self._gap, seed=settings.seed, threads=settings.workers),
             start=self._last,
-            check=lambda: check(0),
+            check=check,
         )
-        check(len(self.learnable))
         beta = (found.alpha * self._y).astype(self._gram.dtype)  # as fine as what it comes from
         return _Found(
             coef=beta.T @ self._x,
