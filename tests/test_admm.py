@@ -13,7 +13,7 @@ from tests.test_svm import data
 from tests.test_svm import settings as svm_settings
 from vggfeat.classify import svm
 from vggfeat.classify.admm import Admm
-from vggfeat.classify.dual import Loss, gram_matrix
+from vggfeat.classify.dual import Effort, Loss, gram_matrix, solve
 from vggfeat.classify.svm import choose_c, fit
 
 DEVICES = [
@@ -60,7 +60,7 @@ def test_each_column_may_have_a_c_of_its_own(
     x, y = problem(n, seed, size=size)
     c = 2.0 ** np.array(exponents)
     found = Admm(x, "cpu").solve((y, c, loss), 1e-3)
-    best = solved(x, y, c, loss, gap=1e-6)
+    best = solve(gram_matrix(x, exact=True), (y, c, loss), Effort(gap=1e-6, seed=0, threads=2))
     # whatever it leaves undone it says: by no more than its gap is the primal above its minimum
     assert (found.primal * (1 - found.gap) <= best.primal * (1 + 1e-9)).all()
     assert (found.primal >= best.primal * (1 - 2e-6)).all()

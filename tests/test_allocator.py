@@ -31,3 +31,17 @@ def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     with allocator.memory_kept(), allocator.memory_returned():
         block = bytes(1 << 20)
     assert len(block) == 1 << 20
+
+
+def test_freed_memory_is_given_back_only_where_it_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trimmed: list[int] = []
+    monkeypatch.setattr(allocator, "_TRIM", trimmed.append)
+    with allocator.memory_kept() as give_back:
+        give_back()
+        assert trimmed == []
+    with allocator.memory_returned() as give_back:
+        trimmed.clear()
+        give_back()
+        assert trimmed == [0]

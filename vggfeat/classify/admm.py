@@ -21,6 +21,8 @@ _MOST_ITERATIONS = 2_000
 _ROUND = 25  # iterations between looks at the gap
 _UNBALANCED = 3.0  # ratio of the residuals at which the penalty changes, and the inverse with it
 _FIRST_PENALTY = 1.0
+_LARGEST_STEP = 10.0  # of the penalty at once: a residual may be 0 by chance
+_PENALTIES = 1e-6, 1e6  # equal images make the Gram matrix singular; less would not mend that
 _TINY = 1e-300  # against division by 0
 
 
@@ -110,8 +112,10 @@ class Admm:
                 break
             factor = _imbalance(x, z, before, self._penalty * dual, self._penalty)
             if not 1 / _UNBALANCED <= factor <= _UNBALANCED:
-                self._penalty *= factor
-                dual /= factor
+                factor = min(max(factor, 1 / _LARGEST_STEP), _LARGEST_STEP)
+                penalty = min(max(self._penalty * factor, _PENALTIES[0]), _PENALTIES[1])
+                dual *= self._penalty / penalty
+                self._penalty = penalty
                 inverse = self._inverse(ridge)
         return found
 

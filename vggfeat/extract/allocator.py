@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 _log = logging.getLogger(__name__)
@@ -21,22 +21,30 @@ _KEEP = {
     -2: (256 << 20, 128 << 10),  # M_TOP_PAD
 }
 # Larger blocks are mapped and go back at once. By default glibc raises this limit up to 32 MB, and
-# the holes that large photos leave in its heap grow with the number of images.
-_RETURN = {-3: (4 << 20, 128 << 10)}  # M_MMAP_THRESHOLD
+# the holes that large photos leave in its heaps grow with the number of images.
+_RETURN = {-3: (1 << 20, 128 << 10)}  # M_MMAP_THRESHOLD
 
 
 @contextmanager
-def memory_kept() -> Iterator[None]:
-    """Keep freed memory for the next request, for a net whose layers all allocate their maps."""
+def memory_kept() -> Iterator[Callable[[], None]]:
+    """Keep freed memory for the next request, for a net whose layers all allocate their maps.
+
+    Yields:
+        What is to be called now and then: here it does nothing.
+    """
     with _set(_KEEP):
-        yield
+        yield lambda: None
 
 
 @contextmanager
-def memory_returned() -> Iterator[None]:
-    """Give large blocks back to the system, for a net that has its own memory."""
+def memory_returned() -> Iterator[Callable[[], None]]:
+    """Give large blocks back to the system, for a net that has its own memory.
+
+    Yields:
+        What is to be called now and then: it gives the pages of small freed blocks back as well.
+    """
     with _set(_RETURN):
-        yield
+        yield _trim
 
 
 @contextmanager
@@ -53,5 +61,9 @@ def _set(settings: Mapping[int, tuple[int, int]]) -> Iterator[None]:
         yield
     finally:
         choose(1)
-        if _TRIM is not None:
-            _TRIM(0)
+        _trim()
+
+
+def _trim() -> None:
+    if _TRIM is not None:
+        _TRIM(0)

@@ -171,7 +171,7 @@ class Extractor:
         launched: deque[_Launched] = deque()
         behind = 1 if self._device.type == "cuda" else 0  # windows that a GPU works on meanwhile
         try:
-            with memory_for(self._forward):
+            with memory_for(self._forward) as give_back:
                 for shard, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
                     if window is not None:
                         decoded = {row: future.result() for row, future in futures.items()}
@@ -179,6 +179,7 @@ class Extractor:
                     while len(launched) > (0 if window is None else behind):
                         self._land(launched.popleft())
                     if window is None:
+                        give_back()
                         yield shard.task, shard.finished()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -376,7 +377,7 @@ def form_of(
     return RaggedVgg(net, threads=threads, pixels=batch_pixels)
 
 
-def memory_for(form: Callable[..., object]) -> AbstractContextManager[None]:
+def memory_for(form: Callable[..., object]) -> AbstractContextManager[Callable[[], None]]:
     """Return the settings of the allocator with which a form of the net runs best."""
     return memory_kept() if isinstance(form, CanvasVgg) else memory_returned()
 
