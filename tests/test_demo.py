@@ -48,6 +48,7 @@ def test_the_seed_decides_every_byte(root: Path, tmp_path: Path) -> None:
     assert digest(tmp_path / "other") != digest(root)
 
 
+@pytest.mark.slow
 def test_it_has_every_kind_of_label_and_enough_of_each(dataset: Dataset) -> None:
     split = dataset.splits[0]
     assert dataset.classes == CLASSES
@@ -62,6 +63,7 @@ def test_it_has_every_kind_of_label_and_enough_of_each(dataset: Dataset) -> None
     assert (split.test.labels == 1).sum() > len(split.test.ids)  # several objects in one image
 
 
+@pytest.mark.slow
 def test_the_labels_follow_from_the_annotations(root: Path, dataset: Dataset) -> None:
     split = dataset.splits[0]
     for part in (split.train, split.val, split.test):
@@ -80,6 +82,7 @@ def test_the_labels_follow_from_the_annotations(root: Path, dataset: Dataset) ->
                 )
 
 
+@pytest.mark.slow
 def test_sizes_and_shapes_are_mixed(root: Path) -> None:
     sizes = []
     for path in (root / "JPEGImages").iterdir():

@@ -31,6 +31,7 @@ def measured(path: Path, truth: Truth, measure: Measure) -> float:
     return average_precision(read_scores(path, ids), np.array(labels), measure=measure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", YEARS)
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_of_voc_2007_is_measured_as_by_the_devkit(

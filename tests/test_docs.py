@@ -123,6 +123,7 @@ def test_the_page_on_python_runs_as_it_stands(
     assert described[6] == 0
 
 
+@pytest.mark.slow
 def test_the_page_on_new_images_runs_as_it_stands(photos: Path, forwards: list[int]) -> None:
     page = (ROOT / "docs" / "predict.md").read_text()
     printed = []

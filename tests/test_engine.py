@@ -149,6 +149,7 @@ def test_the_same_plan_gives_the_same_bytes(photos: list[Path]) -> None:
     assert first.norms.tobytes() == second.norms.tobytes()
 
 
+@pytest.mark.slow
 def test_real_photos_stay_within_the_bound(shared: Path) -> None:
     folder = shared / "voc2007-mini" / "VOCdevkit" / "VOC2007" / "JPEGImages"
     paths = sorted(folder.glob("*.jpg"))[:6]

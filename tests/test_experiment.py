@@ -540,7 +540,7 @@ def test_the_plan_fixes_the_threads(tiny_voc: Path, machine: Machine) -> None:
     assert plan["execution"]["threads"] == torch.get_num_threads()
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_a_lower_precision_is_another_store_with_nearly_the_same_rows(
     tiny_voc: Path, machine: Machine, precision: str
 ) -> None:

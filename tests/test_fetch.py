@@ -711,6 +711,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(server: Server, tmp_pa
     assert (tmp_path / "net.bin").read_bytes() == OTHER
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_arrives_and_nothing_wrong_has_its_name(
     server: Server, tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_every_row_of_a_canvas_is_the_image_alone(
     assert furthest(found, reference) <= (1e-12 if double else BOUND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg11-lrn-thin", "vgg16c-thin", "vgg13-bn-thin", "vgg19-thin"])
 def test_other_nets_on_canvases_and_in_ragged_batches(name: str) -> None:
     images = pictures([(224, 301), (260, 224), (256, 256)])

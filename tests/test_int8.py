@@ -82,6 +82,7 @@ def test_every_kind_of_layer_is_near_the_float_net(name: str) -> None:
     assert drift(Int8Vgg(net, calibrate(net, CALIBRATION), 2).averages(IMAGES), net(IMAGES)) < BOUND
 
 
+@pytest.mark.slow
 def test_real_images_differ_far_more_than_the_two_nets_do(shared: Path) -> None:
     folder = shared / "voc2007-mini" / "VOCdevkit" / "VOC2007" / "JPEGImages"
     images = []
@@ -133,6 +134,7 @@ def test_images_may_be_flipped_views() -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_loaded_calibration_gives_the_same_bits(tmp_path: Path) -> None:
     net, path = thin(), tmp_path / "calibration.safetensors"
     calibration = calibrate(net, CALIBRATION)

@@ -133,6 +133,7 @@ def test_a_frame_of_an_animation_is_described_as_it_is_shown(tmp_path: Path) -> 
         assert film.tell() == 1
 
 
+@pytest.mark.slow
 def test_what_is_cached_is_never_computed_again(
     paths: list[Path], tmp_path: Path, forwards: list[int]
 ) -> None:
