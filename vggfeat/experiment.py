@@ -462,7 +462,6 @@ def write_report(result: Result, machine: Machine) -> Path:
     """
     from vggfeat.report.html import write_page
 
-    make_folder(machine.results)
     path = machine.results / f"{result.name}.html"
     make_folder(machine.results)
     try:
