@@ -109,7 +109,7 @@ def test_every_layout_gives_the_same_weights_and_descriptor(
     truth: Tensors,
     images: Tensor,
 ) -> None:
-    assert recognise(written(writer)) == FORMATS[writer]
+    assert recognise(written(writer)).name == FORMATS[writer]
     port = port_of(writer)
     assert (port.layout, port.channels, port.profile) == layouts.WRITERS[writer]
     found = as_rgb(port)

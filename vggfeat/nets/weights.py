@@ -20,6 +20,7 @@ from vggfeat.nets.architectures import Architecture, Layer, architecture
 from vggfeat.nets.catalogue import by_digest, catalogue
 from vggfeat.nets.convert import convert, converted_metadata
 from vggfeat.nets.ports.formats import Channels
+from vggfeat.nets.ports.layouts import LAYOUTS
 from vggfeat.nets.shelf import candidates, families, place_of, weight_folders
 
 RANDOM_SCHEME = 1  # raised whenever `random_tensors` draws other numbers
@@ -74,8 +75,6 @@ STATEMENTS: dict[str, tuple[str, Channels | None]] = {
     "oxford-rgb": ("oxford", "RGB"),
     "torchvision": ("torchvision", "RGB"),
 }
-# Only ports of the authors' nets come in these formats.
-_OXFORD_FORMATS = {"caffemodel", "mat5", "mat73", "hdf5", "npz"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,7 +277,8 @@ def _declared(path: Path, digest: str, net: Architecture) -> tuple[str, str | No
     if converted is not None:
         return f"converted from {converted.get('origin')}", converted.get("profile")
     form = ports.recognise(path)
-    return f"a file of the format {form}", "oxford" if form in _OXFORD_FORMATS else None
+    layout = LAYOUTS[form.layout] if form.layout else None
+    return f"a file of the format {form.name}", layout.profile if layout else None
 
 
 def _family(path: Path, digest: str) -> str:

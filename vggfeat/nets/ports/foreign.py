@@ -22,6 +22,7 @@ from pathlib import Path
 
 import vggfeat
 from vggfeat.nets.ports import plain
+from vggfeat.nets.ports.formats import Format, format_named
 from vggfeat.nets.ports.plain import Refused
 
 MEMORY = 6 << 30  # bytes of address space: MATLAB v5 is not read piece by piece
@@ -32,19 +33,19 @@ _REFUSED = 3  # exit status
 _LONGEST_REASON = 2000
 
 
-def extract(path: Path, form: str, target: Path) -> None:
+def extract(path: Path, form: Format, target: Path) -> None:
     """Have the arrays of a file written to `target`, as safetensors in float32.
 
     Args:
         path: The file.
-        form: "hdf5", "mat5", "mat73" or "npz".
+        form: A sandboxed one.
         target: In a folder of its own, which is removed by whoever made it.
 
     Raises:
         Refused: If the file is refused, or its reader crashes, or takes too much memory or time.
     """
     said = target.with_name("reason")
-    command = [sys.executable, "-P", "-m", __name__, form, str(path.absolute()), str(target)]
+    command = [sys.executable, "-P", "-m", __name__, form.name, str(path.absolute()), str(target)]
     command += [str(MEMORY), str(CPU_SECONDS)]
     try:
         with said.open("wb") as stream:
@@ -98,15 +99,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _write(form: str, source: Path, target: Path) -> None:
-    # Each package is loaded only for its own format, after the limits are set.
-    if form == "npz":
-        from vggfeat.nets.ports.archive import arrays
-    elif form == "mat5":
-        from vggfeat.nets.ports.matlab import matconvnet as arrays
-    elif form == "mat73":
-        from vggfeat.nets.ports.hdf5 import matconvnet as arrays
-    else:
-        from vggfeat.nets.ports.hdf5 import keras as arrays
+    arrays = format_named(form).load_reader()  # with its packages, after the limits are set
     with arrays(source) as found, target.open("wb") as stream:
         plain.write(stream, found, {})
 

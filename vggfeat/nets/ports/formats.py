@@ -1,16 +1,18 @@
-"""Which format a file has, by its first and last bytes. No torch here."""
+"""The formats of weight files: how each is recognised, read and laid out. No torch here."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vggfeat.errors import WeightsError
 from vggfeat.nets.ports.caffemodel import begins_a_net
 
-Format = Literal["pth", "safetensors", "hdf5", "mat5", "mat73", "npz", "caffemodel"]
 LayoutName = Literal[
     "torchvision", "jcjohnson", "timm", "caffe", "matconvnet", "keras", "frossard", "vggfeat"
 ]
@@ -37,6 +39,113 @@ _OTHERS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: In messages, and to the process that reads it.
+        holds: What a file of it is, for messages.
+        begins: Tells by its first bytes (4096 at most) and its size whether a file is one.
+        reader: "module:function" of this package. Of a sandboxed format, path → context manager
+            of its arrays, a list of `plain.Plain`; of any other, path → tensors and metadata, by
+            name.
+        sandboxed: Whether the reader is C code of others, which runs in a process of its own.
+        layout: Whose names and axes its files have, a name in `layouts.LAYOUTS`; None where their
+            names tell.
+    """
+
+    name: str
+    holds: str
+    begins: Callable[[bytes, int], bool]
+    reader: str
+    sandboxed: bool = False
+    layout: LayoutName | None = None
+
+    def load_reader(self) -> Callable[[Path], Any]:
+        """Import `reader`, whose packages are needed for this format only."""
+        module, _, function = self.reader.partition(":")
+        found: Callable[[Path], Any] = getattr(import_module(f"{__package__}.{module}"), function)
+        return found
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    length = int.from_bytes(head[:8], "little")
+    return head[8:9] == b"{" and length <= min(_LONGEST_HEADER, size - 8)
+
+
+def _first_member(head: bytes) -> str:
+    """Return the name of a zip's first entry, which torch and NumPy write in a fixed way."""
+    if not head.startswith(b"PK\x03\x04"):
+        return ""
+    length = int.from_bytes(head[26:28], "little")
+    return head[30 : 30 + length].decode("utf-8", "replace")
+
+
+FORMATS = (  # in the order in which they are tried
+    Format(
+        name="npz",
+        holds="a NumPy archive of weights",
+        begins=lambda head, size: _first_member(head).endswith(".npy"),
+        reader="archive:arrays",
+        sandboxed=True,
+        layout="frossard",
+    ),
+    Format(
+        name="pth",
+        holds="a state dictionary saved by torch.save",
+        begins=lambda head, size: (
+            head.startswith(_LEGACY_TORCH) or _first_member(head).endswith("/data.pkl")
+        ),
+        reader="sources:torch_file",
+    ),
+    Format(
+        name="hdf5",
+        holds="Keras weights in HDF5",
+        begins=lambda head, size: head.startswith(_HDF5),
+        reader="hdf5:keras",
+        sandboxed=True,
+        layout="keras",
+    ),
+    Format(
+        name="mat73",
+        holds="a MatConvNet net",
+        begins=lambda head, size: head.startswith(b"MATLAB 7.3") and head[512:520] == _HDF5,
+        reader="hdf5:matconvnet",
+        sandboxed=True,
+        layout="matconvnet",
+    ),
+    Format(
+        name="mat5",
+        holds="a MatConvNet net",
+        begins=lambda head, size: (
+            head.startswith(b"MATLAB 5.0") and head[126:128] in {b"IM", b"MI"}
+        ),
+        reader="matlab:matconvnet",
+        sandboxed=True,
+        layout="matconvnet",
+    ),
+    Format(
+        name="safetensors",
+        holds="a safetensors file",
+        begins=_is_safetensors,
+        reader="sources:safetensors",
+    ),
+    Format(
+        name="caffemodel",
+        holds="a Caffe model",
+        begins=lambda head, size: begins_a_net(head),
+        reader="sources:caffe",
+        layout="caffe",
+    ),
+)
+
+
+def format_named(name: str) -> Format:
+    """Return the format of that name."""
+    return next(form for form in FORMATS if form.name == name)
+
+
 def recognise(path: Path) -> Format:
     """Return the format of a file, by its content.
 
@@ -58,7 +167,7 @@ def recognise(path: Path) -> Format:
         raise WeightsError(
             f"'{path}' cannot be read: {error.strerror}.", "Expected a weight file."
         ) from error
-    form = _format(head, size)
+    form = next((form for form in FORMATS if form.begins(head, size)), None)
     if form is None:
         what, remedy = _something_else(head, tail)
         raise WeightsError(
@@ -67,30 +176,6 @@ def recognise(path: Path) -> Format:
             remedy,
         )
     return form
-
-
-def _format(head: bytes, size: int) -> Format | None:
-    length = int.from_bytes(head[:8], "little")
-    signs: tuple[tuple[bool, Format], ...] = (
-        (head.startswith(_HDF5), "hdf5"),
-        (head.startswith(b"MATLAB 7.3") and head[512:520] == _HDF5, "mat73"),
-        (head.startswith(b"MATLAB 5.0") and head[126:128] in {b"IM", b"MI"}, "mat5"),
-        (head.startswith(_LEGACY_TORCH), "pth"),
-        (head[8:9] == b"{" and length <= min(_LONGEST_HEADER, size - 8), "safetensors"),
-        (begins_a_net(head), "caffemodel"),
-    )
-    if head.startswith(b"PK\x03\x04"):
-        return _zip_format(head)
-    return next((form for sign, form in signs if sign), None)
-
-
-def _zip_format(head: bytes) -> Format | None:
-    """Decide by the first entry, which torch and NumPy write in a fixed way."""
-    length = int.from_bytes(head[26:28], "little")
-    name = head[30 : 30 + length]
-    if name.endswith(b".npy"):
-        return "npz"
-    return "pth" if name.endswith(b"/data.pkl") else None
 
 
 def _something_else(head: bytes, tail: bytes) -> tuple[str, str]:

@@ -31,6 +31,7 @@ class Layout:
         inputs_first: Axes are (kernel, kernel, in, out), and a matrix is (in, out) with fc6's
             inputs in the order row, column, channel; else (out, in, kernel, kernel), (out, in),
             and channel, row, column.
+        unify: Brings the several styles of names that a layout has into one, in place.
     """
 
     name: LayoutName
@@ -38,6 +39,7 @@ class Layout:
     channels: Channels | None = None
     profile: str | None = None
     inputs_first: bool = False
+    unify: Callable[[Path, dict[str, Tensor]], None] | None = None
 
 
 def wanted(net: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -92,21 +94,37 @@ def _own_names(net: Architecture) -> dict[str, str]:
     return {name: name for name, _ in wanted(net)}
 
 
+def _unify_keras(path: Path, found: dict[str, Tensor]) -> None:
+    """Make "block1_conv1/kernel" of "block1_conv1/block1_conv1_W_1:0" and of its later forms."""
+    for name in list(found):
+        *_, layer, leaf = ["", *name.split("/")]
+        match = _KERAS_LEAF.fullmatch(leaf)
+        if match is None:
+            continue
+        kind = {"W": "kernel", "b": "bias"}.get(match["kind"], match["kind"])
+        if f"{layer}/{kind}" in found:
+            raise WeightsError(f"'{path}' has {layer}/{kind} twice.", "Expected one net.")
+        found[f"{layer}/{kind}"] = found.pop(name)
+
+
 _CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6")
 _JCJOHNSON = ("classifier.1", "classifier.4", "classifier.6")
 _TIMM = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
 _TORCHVISION = Layout(name="torchvision", names=partial(_torch_names, _CLASSIFIER))
-_MATCONVNET = Layout(
-    name="matconvnet", names=_own_names, channels="RGB", profile="oxford", inputs_first=True
-)
-_BY_FORMAT: dict[Format, Layout] = {
-    "caffemodel": Layout(name="caffe", names=_own_names, channels="BGR", profile="oxford"),
-    "mat5": _MATCONVNET,
-    "mat73": _MATCONVNET,
-    "hdf5": Layout(
-        name="keras", names=_keras_names, channels="BGR", profile="oxford", inputs_first=True
+LAYOUTS: dict[LayoutName, Layout] = {  # those that a format brings along
+    "caffe": Layout(name="caffe", names=_own_names, channels="BGR", profile="oxford"),
+    "matconvnet": Layout(
+        name="matconvnet", names=_own_names, channels="RGB", profile="oxford", inputs_first=True
     ),
-    "npz": Layout(  # RGB says its author's page
+    "keras": Layout(
+        name="keras",
+        names=_keras_names,
+        channels="BGR",
+        profile="oxford",
+        inputs_first=True,
+        unify=_unify_keras,
+    ),
+    "frossard": Layout(  # RGB says its author's page
         name="frossard", names=_frossard_names, channels="RGB", profile="oxford", inputs_first=True
     ),
 }
@@ -131,10 +149,11 @@ def layout_of(
     Raises:
         WeightsError: If its names are of no known layout, or it says that it is another net.
     """
-    if form == "hdf5":
-        _unify_keras(path, found)
-    if form in _BY_FORMAT:
-        return _BY_FORMAT[form]
+    if form.layout is not None:
+        layout = LAYOUTS[form.layout]
+        if layout.unify is not None:
+            layout.unify(path, found)
+        return layout
     if "vggfeat" in metadata.get("format", ""):
         return _converted(path, metadata, net)
     if "head.fc.weight" in found or "pre_logits.fc1.weight" in found:
@@ -167,16 +186,3 @@ def _converted(path: Path, metadata: Mapping[str, str], net: Architecture) -> La
         )
     order: Channels = "RGB" if channels == "RGB" else "BGR"
     return Layout(name="vggfeat", names=_own_names, channels=order, profile=profile)
-
-
-def _unify_keras(path: Path, found: dict[str, Tensor]) -> None:
-    """Make "block1_conv1/kernel" of "block1_conv1/block1_conv1_W_1:0" and of its later forms."""
-    for name in list(found):
-        *_, layer, leaf = ["", *name.split("/")]
-        match = _KERAS_LEAF.fullmatch(leaf)
-        if match is None:
-            continue
-        kind = {"W": "kernel", "b": "bias"}.get(match["kind"], match["kind"])
-        if f"{layer}/{kind}" in found:
-            raise WeightsError(f"'{path}' has {layer}/{kind} twice.", "Expected one net.")
-        found[f"{layer}/{kind}"] = found.pop(name)

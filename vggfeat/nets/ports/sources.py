@@ -15,16 +15,6 @@ from vggfeat.nets.ports import caffemodel, foreign, plain
 from vggfeat.nets.ports.formats import Format
 from vggfeat.nets.ports.plain import Refused
 
-_KINDS: dict[Format, str] = {
-    "pth": "a state dictionary saved by torch.save",
-    "safetensors": "a safetensors file",
-    "hdf5": "Keras weights in HDF5",
-    "mat5": "a MatConvNet net",
-    "mat73": "a MatConvNet net",
-    "npz": "a NumPy archive of weights",
-    "caffemodel": "a Caffe model",
-}
-
 
 def load(path: Path, form: Format) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read all tensors of a file.
@@ -41,41 +31,58 @@ def load(path: Path, form: Format) -> tuple[dict[str, Tensor], dict[str, str]]:
         WeightsError: If the file is damaged, hostile, or beyond all bounds.
     """
     try:
-        if form == "pth":
-            return _torch(path), {}
-        if form == "safetensors":
-            return _safetensors(path)
-        if form == "caffemodel":
-            blobs = caffemodel.read(path)
-            return {n: torch.from_numpy(plain.as_float32(b)) for n, b in blobs.items()}, {}
+        if not form.sandboxed:
+            found: tuple[dict[str, Tensor], dict[str, str]] = form.load_reader()(path)
+            return found
         with TemporaryDirectory(prefix="vggfeat-") as folder:
             target = Path(folder) / "arrays.safetensors"
             foreign.extract(path, form, target)
-            return _safetensors(target)[0], {}
+            return safetensors(target)[0], {}
     except (Refused, OSError) as error:
         raise WeightsError(
             f"'{path}' cannot be used: {error}.",
-            f"Expected {_KINDS[form]}.",
+            f"Expected {form.holds}.",
             "Fetch it again, or use another port of the net.",
         ) from error
 
 
-def _torch(path: Path) -> dict[str, Tensor]:
+def torch_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a dictionary that torch.save has written; it has no metadata.
+
+    Raises:
+        WeightsError: If it holds anything but plain data.
+        Refused: If it holds no dictionary.
+    """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler meets rubbish with nearly any of them
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
             f"'{path}' is no file of plain tensors: {reason}",
-            f"Expected {_KINDS['pth']}.",
+            "Expected a state dictionary saved by torch.save.",
             "A file that holds code is never loaded.",
         ) from error
     if not isinstance(found, Mapping):
         raise Refused(f"it holds a {type(found).__name__}")
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}, {}
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def caffe(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the blobs of a Caffe model, in float32; it has no metadata.
+
+    Raises:
+        Refused: If it is damaged.
+    """
+    blobs = caffemodel.read(path)
+    return {name: torch.from_numpy(plain.as_float32(blob)) for name, blob in blobs.items()}, {}
+
+
+def safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a safetensors file, and its metadata.
+
+    Raises:
+        Refused: If it is damaged.
+    """
     metadata = plain.read_header(path).get("__metadata__", {})
     try:
         with safe_open(path, framework="pt") as file:
