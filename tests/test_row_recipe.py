@@ -118,7 +118,7 @@ def test_so_are_those_of_a_file_whose_profile_has_to_be_said(
     path = tmp_path / "own.safetensors"
     save_file(torchvision_layout(random_tensors(THIN, 5)), path)
     monkeypatch.setattr(nets_weights, "sha256_of", lambda path: "2a" * 32)
-    own = {"models": ["vgg16-thin"], "weights": [str(path)], "profile": profile}
+    own: dict[str, Any] = {"models": ["vgg16-thin"], "weights": [str(path)], "profile": profile}
     assert fingerprints(planned(files, Machine(cache=tmp_path), **own)) == (row, whole)
 
 
