@@ -28,23 +28,24 @@ ALLOWED: dict[str, set[str]] = {
     "given": {"nets", "store", "recipe", "row_recipe"},
     "planning": {"data", "nets", "extract", "store", "recipe", "row_recipe", "progress"},
     "describing": {"data", "nets", "extract", "store", "recipe", "progress", "planning"},
+    "supplies": {"data", "nets", "recipe", "progress"},
     "experiment": {
-        *("data", "nets", "extract", "store", "classify", "report"),
-        *("recipe", "progress", "scoring", "planning", "describing"),
+        *("data", "extract", "store", "classify", "report"),
+        *("recipe", "progress", "scoring", "planning", "describing", "supplies"),
     },
     "predicting": {
         *("data", "nets", "store", "classify", "report"),
-        *("recipe", "progress", "planning", "describing", "experiment"),
+        *("recipe", "progress", "planning", "describing", "supplies", "experiment"),
     },
     "transformer": {
         *("data", "extract", "store"),
-        *("recipe", "progress", "planning", "describing", "experiment"),
+        *("recipe", "progress", "planning", "describing", "supplies", "experiment"),
     },
     "costs": {
-        *("data", "nets", "extract", "store"),
-        *("recipe", "progress", "planning", "experiment"),
+        *("data.split", "nets.architectures", "extract", "store"),
+        *("recipe", "progress", "planning", "supplies"),
     },
-    "submit": {"experiment", "recipe", "report", "classify", "data", "store", "unpack"},
+    "submit": {"experiment", "supplies", "recipe", "report", "classify", "data", "store", "unpack"},
     "doctor": {"data", "nets", "recipe", "planning", "fetch"},
     "demo_images": {"data"},
     "demo": {

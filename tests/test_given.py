@@ -176,14 +176,13 @@ def test_a_store_of_the_defaults_is_refused_for_anything_else(
 
 def test_stores_that_no_one_recipe_makes_are_refused_together(tmp_path: Path) -> None:
     first = made(tmp_path / "1", {})
-    for number, (stored, message) in enumerate(
-        [
-            ({"tap": "fc6"}, "tap 'fc6' there, 'fc7' in another of the stores"),
-            ({"mirror": False}, "mirror False there, True in another of the stores"),
-            ({"profile": "torchvision"}, "profile 'oxford' there, 'torchvision' in another"),
-            ({"pooling": "floor"}, "pooling None there, 'floor' in another of the stores"),
-        ]
-    ):
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"tap": "fc6"}, "tap 'fc6' there, 'fc7' in another of the stores"),
+        ({"mirror": False}, "mirror False there, True in another of the stores"),
+        ({"profile": "torchvision"}, "profile 'oxford' there, 'torchvision' in another"),
+        ({"pooling": "floor"}, "pooling None there, 'floor' in another of the stores"),
+    ]
+    for number, (stored, message) in enumerate(others):
         second = made(tmp_path / f"of 19, {number}", {"net": "vgg19-thin", **stored})
         with pytest.raises(StaleStoreError, match=message):
             completed([first, second])

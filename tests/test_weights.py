@@ -199,9 +199,9 @@ def test_published_weights_that_are_absent_say_where_they_belong() -> None:
 def one_photo(tmp_path: Path, weights: Path, profile: str) -> tuple[Recipe, Machine]:
     (tmp_path / "photos").mkdir()
     Image.fromarray(photo(90, 100, seed=1)).save(tmp_path / "photos" / "a.png")
-    values = {"dataset": f"folder:{tmp_path / 'photos'}", "models": ["vgg16-thin"]}
-    values |= {"weights": [str(weights)], "profile": profile, "scales": [224]}
-    return Recipe.build(values, "a test"), Machine(cache=tmp_path / "features")
+    values = {"dataset": f"folder:{tmp_path / 'photos'}", "models": "vgg16-thin"}
+    values |= {"weights": str(weights), "profile": profile}
+    return Recipe.build({**values, "scales": [224]}, "a test"), Machine(cache=tmp_path / "features")
 
 
 def test_a_refused_file_leaves_no_store_behind(tmp_path: Path) -> None:
