@@ -118,7 +118,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = 
         {"pooling": "floor"},
         {"pooling": "floor"},
         {"pooling": "ceil"},
-        "pooling 'floor' there, None asked for",
+        "pooling 'floor' there, as the weights have it asked for",
     ),
     "region": (
         {"region": "box"},
@@ -161,7 +161,7 @@ def test_a_store_is_what_was_asked_for_in_every_field(tmp_path: Path, field: str
         ({"weights": ("random:7",)}, "weights 'random:0' there, 'random:7' asked for"),
         ({"weights": ("oxford",)}, "weights 'random:0' there, 'oxford' asked for"),
         ({"profile": "torchvision"}, "profile 'oxford' there, 'torchvision' asked for"),
-        ({"pooling": "floor"}, "pooling None there, 'floor' asked for"),
+        ({"pooling": "floor"}, "pooling as the weights have it there, 'floor' asked for"),
         ({"mirror": False, "tap": "fc6"}, "tap 'fc7' there, 'fc6' asked for; mirror True there"),
     ],
 )
@@ -180,7 +180,10 @@ def test_stores_that_no_one_recipe_makes_are_refused_together(tmp_path: Path) ->
         ({"tap": "fc6"}, "tap 'fc6' there, 'fc7' in another of the stores"),
         ({"mirror": False}, "mirror False there, True in another of the stores"),
         ({"profile": "torchvision"}, "profile 'oxford' there, 'torchvision' in another"),
-        ({"pooling": "floor"}, "pooling None there, 'floor' in another of the stores"),
+        (
+            {"pooling": "floor"},
+            "pooling as the weights have it there, 'floor' in another of",
+        ),
     ]
     for number, (stored, message) in enumerate(others):
         second = made(tmp_path / f"of 19, {number}", {"net": "vgg19-thin", **stored})

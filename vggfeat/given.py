@@ -145,9 +145,13 @@ def _check(
         option = _OPTION.get(name, name)
         whose = "asked for" if option in values else "in another of the stores"
         shown = name.removesuffix("_sha256")
-        differences.append(f"{shown} {there!r} there, {wanted!r} {whose}")
+        differences.append(f"{shown} {_said(there)} there, {_said(wanted)} {whose}")
     if differences:
         raise StaleStoreError(one.path, differences)
+
+
+def _said(value: object) -> str:
+    return "as the weights have it" if value is None else repr(value)
 
 
 def _names(first: WeightsIdentity, second: WeightsIdentity) -> tuple[str, str]:
