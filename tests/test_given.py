@@ -189,13 +189,18 @@ def test_stores_that_no_one_recipe_makes_are_refused_together(tmp_path: Path) ->
         second = made(tmp_path / f"of 19, {number}", {"net": "vgg19-thin", **stored})
         with pytest.raises(StaleStoreError, match=message):
             completed([first, second])
+    random_1 = {"weights_sha256": find_weights(THIN, "random:1").sha256}
+    made_by_1 = {"weights": "random:1", "weights_family": "random"}
     boxes = made(
         tmp_path / "boxes",
-        {"region": "box", "weights_sha256": find_weights(THIN, "random:1").sha256},
-        {"weights": "random:1", "weights_family": "random"},
+        {"region": "box", **random_1},
+        made_by_1,
     )
     with pytest.raises(StaleStoreError, match="'random:1' there, 'random:0' in another of"):
         completed([first, boxes])
+    other = made(tmp_path / "other", {"net": "vgg19-thin", **random_1}, made_by_1)
+    turned = completed([first, other], models=("vgg19-thin", "vgg16-thin"))
+    assert turned.weights == ("random:1", "random:0")  # and `evaluate` asks for that order
     same = completed([first, made(tmp_path / "same", {"region": "box"})])
     assert same.described == (("vgg16-thin", "image"), ("vgg16-thin", "box"))
 

@@ -49,7 +49,7 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
         RecipeError: If a value is one that it cannot be.
     """
     given = [_read(path) for path in paths]
-    completed = {**_options(given), "scales": given[0].scales, **values}
+    completed = {**_options(given, values.get("models")), "scales": given[0].scales, **values}
     recipe = Recipe.build(completed, "the command line")
     said = STATEMENTS[recipe.profile][0] if recipe.profile else None
     # A profile is said of the files that do not tell theirs; but it has to be that of one of them.
@@ -81,8 +81,13 @@ def _read(path: Path) -> _Given:
         return _Given(path=store.path, row=row, scales=store.scales, weights=weights)
 
 
-def _options(given: Sequence[_Given]) -> dict[str, Any]:
-    """Return what the stores say together: the first word on each option; all nets, all regions."""
+def _options(given: Sequence[_Given], models: Sequence[str] | None) -> dict[str, Any]:
+    """Return what the stores say together: the first word on each option; all nets, all regions.
+
+    Args:
+        given: The stores.
+        models: The nets that are asked for, whose order is that of the weights; None for all.
+    """
     options: dict[str, Any] = {}
     weights: dict[str, str] = {}
     regions: dict[str, None] = {}
@@ -93,7 +98,7 @@ def _options(given: Sequence[_Given]) -> dict[str, Any]:
         options |= {k: v for k, v in own.items() if options.get(k) is None}
     return options | {
         "models": tuple(weights),
-        "weights": tuple(weights.values()),
+        "weights": tuple(weights.get(name, options["weights"][0]) for name in models or weights),
         "regions": tuple(regions),
     }
 
