@@ -25,7 +25,7 @@ from unittest import mock
 import torch
 
 from benchmarks.common import DATA, EngineError, Worker, median, seconds, serve, skip, tell, write
-from vggfeat import experiment
+from vggfeat import experiment, supplies
 from vggfeat.extract.engine import FORMS, memory_for
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
@@ -137,7 +137,7 @@ def _calls(keep: int | None = None) -> Iterator[list[_Call]]:
 
 def _images(values: Mapping[str, Any]) -> int:
     recipe = Recipe.build(values, "the benchmark")
-    return len(experiment.open_for(recipe, Machine.build({"offline": True})).items)
+    return len(supplies.open_for(recipe, Machine.build({"offline": True})).items)
 
 
 def recipe_values(

@@ -30,10 +30,10 @@ from vggfeat.errors import (
     StoreNotFoundError,
 )
 from vggfeat.experiment import Evaluation, evaluate, extract, write, write_report
+from vggfeat.given import values_from_stores
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.weights import find_weights, pooled
-from vggfeat.planning import values_from_stores
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError
@@ -282,7 +282,8 @@ def test_a_store_of_other_settings_is_refused(tiny_voc: Path, machine: Machine) 
     [path] = extract(recipe(tiny_voc), machine, Watch())
     asked = {"dataset": f"voc:{tiny_voc}", "models": ("vgg19-thin",), "mirror": False}
     with pytest.raises(
-        StaleStoreError, match=r"mirror True there, False asked for; net 'vgg16-thin' there"
+        StaleStoreError,
+        match=r"net 'vgg16-thin' there, 'vgg19-thin' asked for; mirror True there, False asked for",
     ):
         values_from_stores([path], asked)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from tests import layouts
 from tests.conftest import photo
 from tests.test_cli import check_refused, run
-from vggfeat import planning, predicting
+from vggfeat import planning, predicting, supplies
 from vggfeat.data.folder import named_images
 from vggfeat.data.split import Item, unlabelled
 from vggfeat.describing import described
@@ -230,12 +230,16 @@ def test_a_weight_file_may_move_and_a_published_one_is_fetched(
         place_of(wanted).parent.mkdir(parents=True)
         shutil.copy(moved, place_of(wanted))
 
-    monkeypatch.setattr(predicting, "by_digest", lambda digest: file)
-    monkeypatch.setattr(predicting, "fetch_file", fetch_file)
+    monkeypatch.setattr(predicting, "published_as", lambda name, digest: file)
+    monkeypatch.setattr(supplies, "fetch_file", fetch_file)
     offline = machine.model_copy(update={"offline": True})
     with pytest.raises(WeightsError, match=r"`vggfeat weights fetch keras\.h5`, or pass that file"):
         predict(open_trained(path), items, offline, Watch())
     fetched = predict(open_trained(path), items, machine, Watch())
+    assert np.array_equal(fetched.scores, before)
+    trained = open_trained(path)  # with a net beside it whose file had to be told by its profile
+    recipe_of_two = trained.recipe.model_copy(update={"profile": "torchvision"})
+    fetched = predict(replace(trained, recipe=recipe_of_two), items, machine, Watch())
     assert np.array_equal(fetched.scores, before)
 
 

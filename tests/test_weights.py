@@ -8,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.conftest import photo
 from tests.layouts import caffe_v1, frossard, jcjohnson, keras_old
+from vggfeat.data import open_dataset
 from vggfeat.errors import WeightsError
+from vggfeat.experiment import extract
 from vggfeat.nets.architectures import ARCHITECTURES, Architecture
 from vggfeat.nets.weights import find_weights, random_tensors
+from vggfeat.planning import plan_store
+from vggfeat.progress import Watch
+from vggfeat.recipe import Machine, Recipe
 
 THIN = ARCHITECTURES["vgg16-thin"]
 GOLDEN = "dab2b6e088a70e37a737c45bc4a6e7defa3d587247fc508ad4cb144e06e6b005"  # of random:0, scheme 1
@@ -187,3 +194,60 @@ def test_published_weights_that_are_absent_say_where_they_belong() -> None:
         match=r"Looked in .*weights.* for VGG_ILSVRC_16_layers.caffemodel, vgg16-00b39a1b.pth",
     ):
         find_weights(ARCHITECTURES["vgg16"], "oxford")
+
+
+def one_photo(tmp_path: Path, weights: Path, profile: str) -> tuple[Recipe, Machine]:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo(90, 100, seed=1)).save(tmp_path / "photos" / "a.png")
+    values = {"dataset": f"folder:{tmp_path / 'photos'}", "models": "vgg16-thin"}
+    values |= {"weights": str(weights), "profile": profile}
+    return Recipe.build({**values, "scales": [224]}, "a test"), Machine(cache=tmp_path / "features")
+
+
+def test_a_refused_file_leaves_no_store_behind(tmp_path: Path) -> None:
+    state = torchvision_layout(random_tensors(THIN, 5))
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "own.pth")
+    recipe, machine = one_photo(tmp_path, tmp_path / "own.pth", "torchvision")
+    with pytest.raises(WeightsError, match="names of no known layout"):
+        extract(recipe, machine, Watch())
+    assert not machine.cache.exists()
+
+
+def test_a_store_job_travels_to_another_process_and_loads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "own.pth"
+    torch.save(torchvision_layout(random_tensors(THIN, 5)), path)
+    recipe, machine = one_photo(tmp_path, path, "oxford-bgr")
+    dataset = open_dataset(recipe.dataset, tmp_path, seed=0)
+    job = plan_store(recipe, machine, dataset, ("vgg16-thin", "image"), Watch())
+    there = pickle.loads(pickle.dumps(job))
+    assert there == job
+    loaded = there.weights.load()
+    assert loaded.keys() == job.weights.load().keys()
+    assert all(torch.equal(loaded[name], t) for name, t in job.weights.load().items())
+    assert torch.equal(loaded["conv1_1.weight"], random_tensors(THIN, 5)["conv1_1.weight"].flip(1))
+    drawn = pickle.loads(pickle.dumps(find_weights(THIN, "random:3")))
+    assert torch.equal(drawn.load()["fc7.weight"], random_tensors(THIN, 3)["fc7.weight"])
+
+
+def test_a_statement_that_changes_no_row_changes_no_identity(tmp_path: Path) -> None:
+    """jcjohnson's layout says that conv1_1 reads BGR, caffe's as well; torchvision's does not."""
+    caffe_v1(tmp_path / "caffe", THIN, random_tensors(THIN, 5))
+    jcjohnson(tmp_path / "jcjohnson", THIN, random_tensors(THIN, 5))
+    torch.save(torchvision_layout(random_tensors(THIN, 5)), tmp_path / "torchvision")
+    said = {
+        name: [find_weights(THIN, str(tmp_path / name), p) for p in ("oxford", "oxford-bgr")]
+        for name in ("caffe", "jcjohnson", "torchvision")
+    }
+    said["random"] = [find_weights(THIN, "random:0", p) for p in ("oxford", "oxford-bgr")]
+    channels = {name: [weights.channels for weights in pair] for name, pair in said.items()}
+    assert channels == {
+        "caffe": [None, None],
+        "jcjohnson": [None, None],
+        "torchvision": [None, "BGR"],
+        "random": [None, None],
+    }
+    for name in ("caffe", "jcjohnson", "random"):
+        first, second = (weights.load() for weights in said[name])
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    with pytest.raises(WeightsError, match="conv1_1 reads BGR by its layout"):
+        find_weights(THIN, str(tmp_path / "jcjohnson"), "oxford-rgb").load()

@@ -201,7 +201,7 @@ def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noq
 
     values = _given(options, _RECIPE_OPTIONS)
     if stores:
-        from vggfeat.planning import values_from_stores
+        from vggfeat.given import values_from_stores
 
         values = values_from_stores(stores, values)
     recipe, machine = _build(values), _machine(options)

@@ -7,19 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggfeat.data.published import PublishedDataset, published
-from vggfeat.errors import DatasetNotFoundError, ImageReadError, WeightsNotFoundError
-from vggfeat.experiment import open_for
+from vggfeat.data.split import Dataset
+from vggfeat.errors import ImageReadError
 from vggfeat.extract.images import cropped, read_size, rescaled_size
 from vggfeat.nets.architectures import architecture
-from vggfeat.nets.shelf import published_file
-from vggfeat.nets.weights import find_weights
 from vggfeat.planning import StoreJob, execution_of, plan_store, row_seconds
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.store.donors import Donors
 from vggfeat.store.layout import DESCRIPTORS
 from vggfeat.store.shards import finished_rows
+from vggfeat.supplies import survey
 
 _SAMPLED = 500  # images whose headers stand for all
 _USUAL_SIZE = (375, 500)  # H and W of an image that is not here yet; most of VOC have it
@@ -72,25 +70,20 @@ def foresee(recipe: Recipe, machine: Machine, watch: Watch) -> Iterator[Estimate
         DatasetNotFoundError: If the data set is absent and not public.
         VggfeatError: As the rooms say.
     """
-    absent: PublishedDataset | None = None
-    try:
-        dataset = open_for(recipe, machine)
-    except DatasetNotFoundError:
-        absent = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
-        if absent is None:
-            raise
+    supplies = survey(recipe, machine)
+    dataset = supplies.dataset
     for model, region in recipe.described:
-        fetches = [absent.summary] if absent else []
-        try:
-            find_weights(architecture(model), recipe.weights_of(model), recipe.profile)
-        except WeightsNotFoundError as error:
-            fetches.append(published_file(error.file).summary)
-        if fetches:
-            rows = absent.image_count if absent else len(dataset.of_region(region).items)
-            rows = min(rows, 3 * (recipe.limit or rows))
-            yield _unplanned(recipe, machine, (model, region), rows, tuple(fetches))
-        else:
+        absent = supplies.absent([model])
+        if isinstance(dataset, Dataset) and not absent:
             yield _planned(recipe, plan_store(recipe, machine, dataset, (model, region), watch))
+            continue
+        if isinstance(dataset, Dataset):
+            rows = len(dataset.of_region(region).items)
+        else:
+            rows = dataset.what.image_count
+        rows = min(rows, 3 * (recipe.limit or rows))
+        fetches = tuple(one.what.summary for one in absent)
+        yield _unplanned(recipe, machine, (model, region), rows, fetches)
 
 
 def _planned(recipe: Recipe, job: StoreJob) -> Estimate:

@@ -18,7 +18,7 @@ from vggfeat.progress import Watch
 from vggfeat.recipe import Machine
 from vggfeat.rows import Rows
 from vggfeat.store.donors import Donors
-from vggfeat.store.layout import DESCRIPTORS, StorePlan
+from vggfeat.store.layout import DESCRIPTORS, PLAN, StorePlan
 from vggfeat.store.shards import ShardFolder, tidy
 from vggfeat.store.store import DescriptorStore, adopt
 
@@ -53,10 +53,12 @@ def fill(job: StoreJob, machine: Machine, watch: Watch) -> Path:
         tidy(job.folder)
     else:
         tell_near_matches(job)
+        net = None if (job.folder / PLAN).exists() else _net(job)  # refused ones leave no folder
         with ShardFolder(job.folder, job.plan) as shards:
             told = False
             while shards.pending():
-                committed = _commit_shards(job, shards, machine, watch)
+                committed = _commit_shards(job, shards, machine, watch, net)
+                net = None  # its form may have changed it
                 watch.check(_RESUME)
                 if not committed and shards.pending():
                     if not told:
@@ -103,7 +105,8 @@ def described(
         for job in jobs:
             plan = replace(job.plan, shard_rows=size)
             donors = opened.enter_context(Donors(job.folder, plan))
-            describers.append((job, plan, donors, _extractor(job, plan, machine, advance)))
+            extractor = _extractor(job, _net(job), plan, machine, advance)
+            describers.append((job, plan, donors, extractor))
         for number in range(plan.shards):
             watch.check(_NOTHING_KEPT)
             blocks = []
@@ -113,8 +116,18 @@ def described(
             yield tuple(blocks)
 
 
-def _commit_shards(job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch) -> int:
-    """Compute and commit every shard that nobody else has claimed; return how many."""
+def _commit_shards(
+    job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch, net: DenseVgg | None
+) -> int:
+    """Compute and commit every shard that nobody else has claimed; return how many.
+
+    Args:
+        job: Of the store.
+        shards: Of the store.
+        machine: Where.
+        watch: Told of the progress; may stop it.
+        net: The job's, where it has been read already.
+    """
     claims = shards.claims(lambda: watch.stop_signal() is not None)
     first = list(islice(claims, 1))
     if not first:
@@ -130,7 +143,8 @@ def _commit_shards(job: StoreJob, shards: ShardFolder, machine: Machine, watch: 
         notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
         advance(shards.plan.rows - waiting)
         tasks = (_task(job, shards.plan, donors, number) for number in chain(first, claims))
-        extractor = _extractor(job, shards.plan, machine, advance)
+        net = _net(job) if net is None else net
+        extractor = _extractor(job, net, shards.plan, machine, advance)
         for task, rows in extractor.run(tasks):
             shards.commit(task.number, rows, notes | {"halved_batches": extractor.halved})
             committed += 1
@@ -148,15 +162,22 @@ def _task(job: StoreJob, plan: StorePlan, donors: Donors, number: int) -> ShardT
     return ShardTask(number=number, items=items, sha256=digests, known=known, known_sizes=sizes)
 
 
-def _extractor(
-    job: StoreJob, plan: StorePlan, machine: Machine, advance: Callable[[int], None]
-) -> Extractor:
-    from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
+def _net(job: StoreJob) -> DenseVgg:
     from vggfeat.nets.vgg import DenseVgg
 
-    net = DenseVgg(
-        architecture(job.model), job.weights.load(), job.weights.profile, plan.recipe["tap"]
-    )
+    tensors, tap = job.weights.load(), job.plan.recipe["tap"]
+    return DenseVgg(architecture(job.model), tensors, job.weights.profile, tap)
+
+
+def _extractor(
+    job: StoreJob,
+    net: DenseVgg,
+    plan: StorePlan,
+    machine: Machine,
+    advance: Callable[[int], None],
+) -> Extractor:
+    from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
+
     int8 = plan.recipe["precision"] == "int8"
     return Extractor(
         net.to(torch_device(machine.device)),

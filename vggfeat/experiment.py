@@ -26,22 +26,15 @@ from vggfeat.classify.svm import (
     choose_c,
     fit,
 )
-from vggfeat.data import open_dataset
-from vggfeat.data.published import fetch_dataset, lacking, published
 from vggfeat.data.split import Dataset, Kind, Labels, Part, Regions
 from vggfeat.describing import fill
 from vggfeat.errors import (
     DatasetError,
-    DatasetNotFoundError,
     RecipeError,
     StoreNotFoundError,
     VggfeatError,
-    WeightsNotFoundError,
 )
 from vggfeat.extract.images import MAX_ASPECT, picture
-from vggfeat.nets.architectures import architecture
-from vggfeat.nets.shelf import fetch_file, published_file
-from vggfeat.nets.weights import find_weights
 from vggfeat.planning import (
     find_store,
     plan_store,
@@ -63,6 +56,7 @@ from vggfeat.report.result import (
 from vggfeat.rows import Rows, Status
 from vggfeat.scoring import class_means, class_results, confusion, means, number, split_means
 from vggfeat.store.store import DescriptorStore
+from vggfeat.supplies import open_for, provide
 
 _log = logging.getLogger(__name__)
 
@@ -162,78 +156,10 @@ class Evaluation:
     runs: tuple[SplitRun, ...]
 
 
-def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None = None) -> Dataset:
-    """Open a recipe's data set, limited as it says.
-
-    Args:
-        recipe: Names the data set.
-        machine: Says where data sets are.
-        stored_ids: The ids of a store that stands in for the images.
-    """
-    name = recipe.dataset
-    dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
-    if dataset.ignored:
-        count, first = len(dataset.ignored), dataset.ignored[0]
-        _log.info("%d files are no images and are left out, the first is '%s'", count, first)
-    if short := lacking(dataset):
-        _log.warning("%s is not whole: %s; its score is not the published task's", name, short)
-    return dataset.limited(recipe.limit)
-
-
-def provide(recipe: Recipe, machine: Machine, watch: Watch) -> Dataset:
-    """Open a recipe's data set; what it and the weights lack on disk is fetched if it is public.
-
-    Args:
-        recipe: Says what is needed.
-        machine: Says where it belongs, and whether anything may be fetched at all.
-        watch: Shows the progress, and may stop it.
-
-    Raises:
-        WeightsNotFoundError: If weights are absent, and `machine.offline`.
-        DatasetNotFoundError: If a data set is absent, and `machine.offline` or it is not public.
-        DownloadError: If no place has them.
-    """
-    dataset, absent = None, None
-    try:
-        dataset = open_for(recipe, machine)
-    except DatasetNotFoundError:
-        absent = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
-        if machine.offline or absent is None:
-            raise
-    provide_weights(recipe, machine, watch)
-    if absent is not None:
-        _log.info("fetching %s, to '%s'", absent.summary, machine.data_root)
-        fetch_dataset(absent.name, machine.data_root, watch)
-    return dataset or open_for(recipe, machine)
-
-
-def provide_weights(recipe: Recipe, machine: Machine, watch: Watch) -> None:
-    """Fetch the published weights of a recipe that are not on disk.
-
-    Args:
-        recipe: Says which.
-        machine: Says whether anything may be fetched at all.
-        watch: Shows the progress, and may stop it.
-
-    Raises:
-        WeightsNotFoundError: If weights are absent, and `machine.offline`.
-        DownloadError: If no place has them.
-    """
-    for model in recipe.models:
-        try:
-            find_weights(architecture(model), recipe.weights_of(model), recipe.profile)
-        except WeightsNotFoundError as error:
-            if machine.offline:
-                raise
-            file = published_file(error.file)
-            _log.info("fetching %s", file.summary)
-            fetch_file(file, watch)
-
-
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     """Make, resume or find the store of each of the recipe's nets.
 
-    Published weights and data that are not on disk are fetched first; see `provide`.
+    Published weights and data that are not on disk are fetched first; see `supplies.provide`.
 
     Returns:
         The path of each complete file.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,18 +14,14 @@ from typing import TYPE_CHECKING, Any
 from vggfeat import __version__
 from vggfeat.data.split import Dataset, Item, manifest_digest, slug
 from vggfeat.digests import sha256_of_each
-from vggfeat.errors import StaleStoreError, StoreError, StoreNotFoundError
-from vggfeat.extract.images import (
-    DECODER,
-    MAX_ASPECT,
-    MAX_PIXELS,
-)
+from vggfeat.errors import StoreError, StoreNotFoundError
 from vggfeat.nets.architectures import Architecture, architecture
-from vggfeat.nets.weights import PROFILES, Weights, find_weights, pooled
+from vggfeat.nets.weights import Weights, find_weights, pooled
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
+from vggfeat.row_recipe import RowRecipe
 from vggfeat.store.donors import possible_donors, siblings
-from vggfeat.store.layout import DESCRIPTORS, FORMAT_VERSION, RECORD, StorePlan
+from vggfeat.store.layout import DESCRIPTORS, RECORD, StorePlan
 from vggfeat.store.shards import shard_rows
 from vggfeat.store.store import DescriptorStore
 
@@ -53,7 +48,6 @@ CALIBRATION = "calibration.safetensors"
 _CALIBRATION_IMAGES = 32
 
 _NEAR_MATCHES = 2  # told of, those with the fewest differences
-_ROW_FIELDS = ("tap", "mirror", "interpolation", "precision")  # of a recipe, kept in a store
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "h5py")
 
@@ -90,6 +84,47 @@ class StoreJob:
         return (self.folder / RECORD).exists()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What tells a store from every other.
+
+    Attributes:
+        row: Of each row.
+        scales: S shorter sides, pixels.
+        manifest_sha256: Over (id, bytes, box) of every item.
+    """
+
+    row: RowRecipe
+    scales: tuple[int, ...]
+    manifest_sha256: str
+
+    @property
+    def row_fingerprint(self) -> str:
+        """Of each row."""
+        return fingerprint(self.row.as_json())
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the store."""
+        rest = {"scales": self.scales, "manifest_sha256": self.manifest_sha256}
+        return fingerprint({"row_fingerprint": self.row_fingerprint, **rest})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """In which portions a store is made.
+
+    Attributes:
+        execution: As from `execution_of`.
+        row_seconds: A rough estimate for one image.
+        shard_rows: Images in a shard.
+    """
+
+    execution: dict[str, Any]
+    row_seconds: float
+    shard_rows: int
+
+
 def plan_store(
     recipe: Recipe,
     machine: Machine,
@@ -113,51 +148,66 @@ def plan_store(
         WeightsError: If the weights are absent or unknown.
     """
     model, region = described
-    net = architecture(model)
-    weights = pooled(find_weights(net, recipe.weights_of(model), recipe.profile), recipe.pooling)
+    net, source = architecture(model), recipe.weights_of(model)
+    weights = pooled(find_weights(net, source, recipe.profile), recipe.pooling)
     items = dataset.of_region(region).items
     digests = _hashed(items, machine, watch)
-    row = row_recipe(recipe, model, weights)
-    if region == "box":
-        row["region"] = region  # else a box's row would be taken for that of its whole image
-    if recipe.precision == "int8":
-        if calibrated is None:
-            row["calibration"] = _calibration(digests, recipe)
-        else:
-            row["calibration"] = StorePlan.read(calibrated).recipe["calibration"]
-    row_fingerprint = fingerprint(row)
-    manifest = manifest_digest(items, digests)
-    whole = fingerprint(
-        {"row_fingerprint": row_fingerprint, "scales": recipe.q, "manifest_sha256": manifest}
-    )
-    folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{whole[:8]}"
-    size = net.descriptor_size(recipe.tap)
-    execution = execution_of(recipe, machine, net)
-    seconds = row_seconds(recipe, model, weights.profile.ceil_mode, execution)
-    plan = StorePlan(
-        fingerprint=whole,
-        row_fingerprint=row_fingerprint,
-        recipe=row,
+    identity = Identity(
+        row=RowRecipe.of(recipe, described, weights, _calibration(recipe, digests, calibrated)),
         scales=recipe.q,
-        manifest_sha256=manifest,
-        rows=len(items),
-        descriptor_size=size,
-        id_bytes=max(len(item.id.encode()) for item in items),
-        shard_rows=shard_rows(seconds, 4 * size * len(recipe.q)),
-        execution=execution,
-        donors=() if region == "box" else possible_donors(folder, row_fingerprint),
-        created_by={**versions(), "weights": weights.origin, "weights_family": weights.family},
+        manifest_sha256=manifest_digest(items, digests),
     )
+    folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{identity.fingerprint[:8]}"
+    budget = budget_of(recipe, machine, model, weights)
     return StoreJob(
         model=model,
         region=region,
         folder=folder,
-        plan=plan,
+        plan=_plan(identity, budget, items, weights, folder),
         items=items,
         digests=digests,
         weights=weights,
         calibration=(calibrated or folder) / CALIBRATION,
-        row_seconds=seconds,
+        row_seconds=budget.row_seconds,
+    )
+
+
+def _plan(
+    identity: Identity, budget: Budget, items: Sequence[Item], weights: Weights, folder: Path
+) -> StorePlan:
+    row = identity.row
+    donors = possible_donors(folder, identity.row_fingerprint) if row.region == "image" else ()
+    return StorePlan(
+        fingerprint=identity.fingerprint,
+        row_fingerprint=identity.row_fingerprint,
+        recipe=row.as_json(),
+        scales=identity.scales,
+        manifest_sha256=identity.manifest_sha256,
+        rows=len(items),
+        descriptor_size=architecture(row.net).descriptor_size(row.tap),
+        id_bytes=max(len(item.id.encode()) for item in items),
+        shard_rows=budget.shard_rows,
+        execution=budget.execution,
+        donors=donors,
+        created_by={**versions(), "weights": weights.origin, "weights_family": weights.family},
+    )
+
+
+def budget_of(recipe: Recipe, machine: Machine, model: str, weights: Weights) -> Budget:
+    """Decide in which portions a net describes the images of a store.
+
+    Args:
+        recipe: What is wanted.
+        machine: Where.
+        model: The net.
+        weights: Its own, whose pools decide the size of its maps.
+    """
+    net = architecture(model)
+    execution = execution_of(recipe, machine, net)
+    seconds = row_seconds(recipe, model, weights.profile.ceil_mode, execution)
+    row_bytes = 4 * net.descriptor_size(recipe.tap) * len(recipe.q)
+    return Budget(
+        execution=execution, row_seconds=seconds, shard_rows=shard_rows(seconds, row_bytes)
     )
 
 
@@ -169,27 +219,6 @@ def _hashed(items: Sequence[Item], machine: Machine, watch: Watch) -> list[str]:
             digests.append(digest)
             advance(1)
     return digests
-
-
-def row_recipe(recipe: Recipe, model: str, weights: Weights) -> dict[str, Any]:
-    """Return everything that changes one (image, scale) row of a store."""
-    published = PROFILES[weights.profile.name].ceil_mode
-    other = {} if weights.profile.ceil_mode == published else {"pooling": recipe.pooling}
-    return other | {
-        "net": model,
-        "tap": recipe.tap,
-        "weights_sha256": weights.sha256,
-        "profile": weights.profile.name,
-        "channels": weights.channels,
-        "mirror": recipe.mirror,
-        "interpolation": recipe.interpolation,
-        "decoder": DECODER,
-        "resampler": DECODER if recipe.resampler == "pillow" else _torch_resampler(),
-        "max_aspect": MAX_ASPECT,
-        "max_pixels": MAX_PIXELS,
-        "precision": recipe.precision,
-        "format_version": FORMAT_VERSION,
-    }
 
 
 def calibration_images(count: int, scales: Sequence[int]) -> list[tuple[int, int]]:
@@ -206,8 +235,12 @@ def calibration_images(count: int, scales: Sequence[int]) -> list[tuple[int, int
     return [(row, scales[number % len(scales)]) for number, row in enumerate(rows)]
 
 
-def _calibration(digests: Sequence[str], recipe: Recipe) -> str:
-    """Return the identity of an 8-bit net, beside that of its float weights."""
+def _calibration(recipe: Recipe, digests: Sequence[str], calibrated: Path | None) -> str | None:
+    """Return the identity of an 8-bit net, beside that of its float weights; None of any other."""
+    if recipe.precision != "int8":
+        return None
+    if calibrated is not None:
+        return RowRecipe.read(StorePlan.read(calibrated).recipe, calibrated).calibration
     from vggfeat.nets import int8
 
     chosen = calibration_images(len(digests), recipe.q)
@@ -258,49 +291,10 @@ def find_store(job: StoreJob, recipe: Recipe) -> Path:
     )
 
 
-def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete the values of a recipe from stores that are given by their paths.
-
-    Args:
-        paths: One store for each net.
-        values: What was asked for; what was not is taken from the stores.
-
-    Raises:
-        StaleStoreError: If a store is not what was asked for, with the differences.
-    """
-    completed = dict(values)
-    models: dict[str, str] = {}  # a net that describes images and boxes has two stores
-    regions: dict[str, None] = {}
-    for path in paths:
-        with DescriptorStore.open(path) as store:
-            own = {key: store.recipe[key] for key in _ROW_FIELDS}
-            own["resampler"] = store.recipe["resampler"].partition("-")[0]
-            asked = {key: completed.setdefault(key, value) for key, value in own.items()}
-            own["net"] = store.recipe["net"]
-            wanted = completed.get("models", (own["net"],))
-            asked["net"] = own["net"] if own["net"] in wanted else ", ".join(wanted)
-            differences = [
-                f"{key} {own[key]!r} there, {value!r} asked for"
-                for key, value in asked.items()
-                if own[key] != value
-            ]
-            if differences:
-                raise StaleStoreError(store.path, differences)
-            completed.setdefault("scales", store.scales)
-            regions[store.recipe.get("region", "image")] = None
-            models[own["net"]] = json.loads(store.attribute("created_by"))["weights"]
-    found = {"weights": tuple(models.values()), "regions": tuple(regions)}
-    return {**found, **completed, "models": tuple(models)}
-
-
 def versions() -> dict[str, str]:
     """Return the versions that a number may hang on."""
     packages = {name: version(name) for name in _PACKAGES}
     return {"vggfeat": __version__, "python": platform.python_version(), **packages}
-
-
-def _torch_resampler() -> str:
-    return f"torch-{version('torch').split('.')[0]}"
 
 
 def execution_of(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from vggfeat.describing import described
 from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
 from vggfeat.experiment import fused
 from vggfeat.nets.architectures import architecture
-from vggfeat.nets.catalogue import PublishedWeights, by_digest, catalogue
-from vggfeat.nets.shelf import families, fetch_file, place_of
+from vggfeat.nets.catalogue import PublishedWeights, published_as
+from vggfeat.nets.shelf import families
 from vggfeat.nets.weights import find_weights
 from vggfeat.planning import CALIBRATION, StoreJob, plan_store
 from vggfeat.progress import Watch
@@ -24,6 +24,7 @@ from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.prediction import Predictions
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.store.layout import PLAN, StorePlan
+from vggfeat.supplies import at_hand
 
 _log = logging.getLogger(__name__)
 
@@ -156,8 +157,15 @@ def _job(
     trained: Trained, used: StoreUsed, dataset: Dataset, machine: Machine, watch: Watch
 ) -> StoreJob:
     """Decide how the net of one store describes new images."""
-    weights = _weights(trained, used, machine, watch)
-    recipe = trained.recipe.model_copy(update={"models": (used.model,), "weights": (weights,)})
+    known = published_as(used.weights, used.weights_sha256)
+    profile = trained.recipe.profile if known is None else None  # a published file tells its own
+    source = trained.recipe.weights_of(used.model)
+    if known is not None and not Path(source).is_file():
+        # a family's name stands for any port that is on disk; the classifier wants this one
+        source = str(at_hand(known, machine, watch))
+    values = {"models": (used.model,), "weights": (source,), "profile": profile}
+    recipe = trained.recipe.model_copy(update=values)
+    _check_weights(trained, used, recipe, known)
     calibrated = _calibrated(trained, used, machine) if recipe.precision == "int8" else None
     job = plan_store(recipe, machine, dataset, (used.model, "image"), watch, calibrated)
     for difference in _differences(used.recipe, job.plan.recipe):
@@ -165,42 +173,29 @@ def _job(
     return job
 
 
-def _weights(trained: Trained, used: StoreUsed, machine: Machine, watch: Watch) -> str:
-    """Return where the weights of the training run are; a published file is fetched if need be.
+def _check_weights(
+    trained: Trained, used: StoreUsed, recipe: Recipe, known: PublishedWeights | None
+) -> None:
+    """Check that the weights of a recipe are here, and those of the training run.
 
     Raises:
-        WeightsError: If they are not here.
+        WeightsError: If they are not.
     """
-    source = trained.recipe.weights_of(used.model)
-    published = _published(used)
-    fetching = f"Type `vggfeat weights fetch {published.name}`, or pass" if published else "Pass"
+    [source] = recipe.weights
+    fetching = f"Type `vggfeat weights fetch {known.name}`, or pass" if known else "Pass"
     expected = f"Expected {used.weights}, sha256 {used.weights_sha256}."
     remedy = f"{fetching} that file: --weights PATH."
-    if published is not None and not Path(source).is_file():
-        # a family's name stands for any port that is on disk; the classifier wants this one
-        if not place_of(published).is_file() and not machine.offline:
-            _log.info("fetching %s", published.summary)
-            fetch_file(published, watch)
-        source = str(place_of(published))
     named = source in families() or source.startswith("random:")
     if not named and not Path(source).is_file():
         wrong = f"The weights of {used.model} that '{trained.path}' needs are not at '{source}'."
         raise WeightsError(wrong, expected, remedy)
-    found = find_weights(architecture(used.model), source, trained.recipe.profile)
+    found = find_weights(architecture(used.model), source, recipe.profile)
     if found.sha256 != used.weights_sha256:
         wrong = (
             f"'{trained.path}' was trained on other weights of {used.model} than {found.origin} "
             f"(sha256 {found.sha256[:16]}…)."
         )
         raise WeightsError(wrong, expected, remedy)
-    return source
-
-
-def _published(used: StoreUsed) -> PublishedWeights | None:
-    """Return the published file that a net's weights are; some are known by an MD5 alone."""
-    named = (file for file in catalogue() if file.name == used.weights)
-    known = by_digest(used.weights_sha256)
-    return known or next((file for file in named if file.could_be(used.weights_sha256)), None)
 
 
 def _calibrated(trained: Trained, used: StoreUsed, machine: Machine) -> Path:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data import action, open_dataset, voc
 from vggfeat.errors import DatasetNotFoundError, StoreNotFoundError, UnsafeArchiveError
-from vggfeat.experiment import blocks_of, open_for, read_sample
+from vggfeat.experiment import blocks_of, read_sample
 from vggfeat.publish import make_folder, publish_bytes
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError, StoreUsed
@@ -27,6 +27,7 @@ from vggfeat.report.submission import (
     results_files,
 )
 from vggfeat.store.store import DescriptorStore
+from vggfeat.supplies import open_for
 from vggfeat.unpack import Limits, read_members
 
 _log = logging.getLogger(__name__)

@@ -26,12 +26,13 @@ from vggfeat.errors import (
     RecipeError,
     StoreNotFoundError,
 )
-from vggfeat.experiment import Block, fused, provide_weights, read_fused
+from vggfeat.experiment import Block, fused, read_fused
 from vggfeat.extract.images import Pixels, as_file, sha256
 from vggfeat.planning import find_store, plan_store
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.store.store import DescriptorStore
+from vggfeat.supplies import provide_weights
 
 Floats = npt.NDArray[np.float32]
 ImageLike = str | os.PathLike[str] | Image.Image | Pixels

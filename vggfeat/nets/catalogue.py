@@ -126,6 +126,20 @@ def by_digest(sha256: str) -> PublishedWeights | None:
     return next((file for file in catalogue() if file.is_file(sha256)), None)
 
 
+def published_as(name: str, sha256: str) -> PublishedWeights | None:
+    """Return the published file that a file is; those without a SHA-256 go by their name.
+
+    Args:
+        name: Of the file.
+        sha256: 64 hexadecimal digits.
+
+    Returns:
+        None if it is none.
+    """
+    named = (file for file in catalogue() if file.name == name)
+    return by_digest(sha256) or next((file for file in named if file.could_be(sha256)), None)
+
+
 def _published(entry: dict[str, Any]) -> PublishedWeights:
     accuracy = tuple(Accuracy(**rates) for rates in entry.pop("accuracy", ()))
     digests = MappingProxyType(entry.pop("digests"))

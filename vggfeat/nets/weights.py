@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from vggfeat.digests import sha256_of
 from vggfeat.errors import WeightsError, WeightsNotFoundError, nearest
 from vggfeat.nets import ports
 from vggfeat.nets.architectures import Architecture, Layer, architecture
-from vggfeat.nets.catalogue import by_digest, catalogue
+from vggfeat.nets.catalogue import PublishedWeights, by_digest, catalogue, published_as
 from vggfeat.nets.convert import convert, converted_metadata
 from vggfeat.nets.ports.formats import Channels
 from vggfeat.nets.ports.layouts import LAYOUTS
@@ -78,8 +78,8 @@ STATEMENTS: dict[str, tuple[str, Channels | None]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Weights that were found and identified, but not yet read.
+class WeightsIdentity:
+    """Which weights, and the preprocessing that belongs to them; they need not be at hand.
 
     Attributes:
         origin: What the user may be shown: "random:0", or a file's name.
@@ -87,7 +87,6 @@ class Weights:
         family: "oxford" or "torchvision" for a published file, "random", or "own" for any other.
         profile: Their preprocessing.
         channels: The channel order that the user has stated; None where the file tells.
-        load: Reads or draws them: "conv1_1.weight" and so on, float32, conv1_1 reading RGB.
     """
 
     origin: str
@@ -95,7 +94,42 @@ class Weights:
     family: str
     profile: WeightProfile
     channels: Channels | None = None
-    load: Callable[[], dict[str, Tensor]]
+
+    @property
+    def published(self) -> PublishedWeights | None:
+        """The published file that they are; None for any other, converted ones too."""
+        return published_as(self.origin, self.sha256)
+
+    @property
+    def tells_profile(self) -> bool:
+        """Whether their profile is known without a word from the user."""
+        return self.family in families()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(WeightsIdentity):
+    """Weights that were found and identified, but not yet read; plain data, which can be pickled.
+
+    Attributes:
+        net: Name of the net.
+        source: Their file, or the seed that they are drawn from.
+        stated: The channel order that the user has stated, which reading them checks.
+    """
+
+    net: str
+    source: Path | int
+    stated: Channels | None = None
+
+    def load(self) -> dict[str, Tensor]:
+        """Read or draw them: "conv1_1.weight" and so on, float32, conv1_1 reading RGB.
+
+        Raises:
+            WeightsError: If the file cannot be read, or is not what was said of it.
+        """
+        net = architecture(self.net)
+        if isinstance(self.source, int):
+            return random_tensors(net, self.source)
+        return _read(self.source, net, self.profile.name, self.stated)
 
 
 def find_weights(net: Architecture, weights: str, profile: str | None = None) -> Weights:
@@ -207,7 +241,8 @@ def _random(net: Architecture, seed: int, profile: str | None) -> Weights:
         ).hexdigest(),
         family="random",
         profile=PROFILES[STATEMENTS[profile or "oxford"][0]],
-        load=lambda: random_tensors(net, seed),
+        net=net.name,
+        source=seed,
     )
 
 
@@ -239,14 +274,14 @@ def _from_file(net: Architecture, path: Path, profile: str | None) -> Weights:
         raise WeightsError(f"No weight file '{path}'.", remedy="Check the path.")
     digest = sha256_of(path)
     origin, declared = _declared(path, digest, net)
-    stated, channels = STATEMENTS[profile] if profile else (declared, None)
-    if stated is None:
+    name, stated = STATEMENTS[profile] if profile else (declared, None)
+    if name is None:
         raise WeightsError(
             f"'{path}' (sha256 {digest[:16]}…) is not in the catalogue of published weights, "
             "so its preprocessing is not known.",
             remedy=f"Say it: --profile {' or --profile '.join(STATEMENTS)}.",
         )
-    if declared not in {None, stated}:
+    if declared not in {None, name}:
         raise WeightsError(
             f"'{path}' is {origin}, whose profile is {declared!r}, not {profile!r}.",
             remedy="Leave --profile out.",
@@ -255,10 +290,28 @@ def _from_file(net: Architecture, path: Path, profile: str | None) -> Weights:
         origin=path.name,
         sha256=digest,
         family=_family(path, digest),
-        profile=PROFILES[stated],
-        channels=channels if declared is None else None,
-        load=lambda: _read(path, net, stated, channels),
+        profile=PROFILES[name],
+        channels=None if declared or _tells(path, digest, net, name, stated) else stated,
+        net=net.name,
+        source=path,
+        stated=stated,
     )
+
+
+def _tells(
+    path: Path, digest: str, net: Architecture, profile: str, stated: Channels | None
+) -> bool:
+    """Say whether a file settles by itself the channel order that was stated of it.
+
+    Only a look into the file shows whether two statements lead to the same rows.
+    """
+    return profile == "oxford" and stated is not None and _order(path, digest, net.name) == stated
+
+
+@lru_cache(maxsize=16)
+def _order(path: Path, digest: str, net: str) -> Channels | None:
+    """Return the order that a file's layout or values tell; read once for each content."""
+    return ports.read(path, architecture(net)).channels
 
 
 def _declared(path: Path, digest: str, net: Architecture) -> tuple[str, str | None]:
