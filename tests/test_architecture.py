@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "extract": {"extract", "nets", "data.split"},
     "store": {"store"},
     "classify": {"classify"},
-    "report": {"report", "classify.measures"},
+    "report": {"report", "classify.measures", "data.names"},
     "recipe": {"data", "nets.architectures"},
     "progress": set(),
     "scoring": {"classify", "report", "data.split"},

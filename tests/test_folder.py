@@ -12,11 +12,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vggfeat.data import open_dataset
-from vggfeat.data.folder import SUFFIXES, item_id, open_folder
+from vggfeat.data.folder import SUFFIXES, item_id
 from vggfeat.data.split import Dataset, Kind, Part, Split
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 
 FEW = (*(f"cat/{i}.jpg" for i in range(6)), *(f"dog/{i}.jpg" for i in range(3)))
+
+
+def open_folder(root: Path, seed: int = 0, stored_ids: Sequence[str] | None = None) -> Dataset:
+    return open_dataset(f"folder:{root}", Path("unused"), seed=seed, stored_ids=stored_ids)
 
 
 def grow(root: Path, ids: Iterable[str]) -> Path:
@@ -359,3 +363,14 @@ def test_parts_without_train_or_test_are_no_classes(tmp_path: Path, parts: tuple
         DatasetError, match=rf"has only {' and '.join(parts)} in it.*train and test"
     ):
         open_folder(tmp_path)
+
+
+def test_one_photo_may_not_be_linked_into_two_parts(tmp_path: Path) -> None:
+    ids = [f"{part}/{k}/{n}.jpg" for part in ("train", "val", "test") for k in "ab" for n in "01"]
+    root = grow(tmp_path, ids)
+    (root / "test" / "a" / "again.jpg").symlink_to(root / "train" / "a" / "0.jpg")
+    with pytest.raises(DatasetError, match="1 images are in train and in test"):
+        open_folder(root)
+    (root / "train" / "a" / "again.jpg").symlink_to(root / "train" / "a" / "0.jpg")
+    (root / "test" / "a" / "again.jpg").unlink()
+    assert len(open_folder(root).splits[0].train.ids) == 5

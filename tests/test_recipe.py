@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from vggfeat.errors import RecipeError, VggfeatError
-from vggfeat.recipe import Machine, Paper, Recipe, fingerprint
+from vggfeat.recipe import Draft, Machine, Paper, Recipe, fingerprint
 
 VOC: dict[str, Any] = {"dataset": "voc2007", "models": ["vgg16"]}
 PAPER = {"table": 11, "row": "VGG Net-D (16)", "column": "VOC-2007", "value": 89.3}
@@ -128,6 +128,27 @@ def test_persons_are_described_by_image_and_box_everything_else_by_the_image() -
 )
 def test_regions_and_ablations_are_checked(values: dict[str, object], message: str) -> None:
     assert message in complaint(**values)
+
+
+@pytest.mark.parametrize("dataset", ["voc2007", "voc2012-action", "voc:x"])
+def test_what_has_no_class_recall_is_known_before_anything_is_fetched(dataset: str) -> None:
+    message = complaint(dataset=dataset, measure="mean_class_recall")
+    assert message.startswith(f"measure = 'mean_class_recall' on '{dataset}'. Its images have any")
+
+
+def test_a_draft_may_leave_open_what_a_recipe_has() -> None:
+    draft = Draft.model_validate({"dataset": "voc2012-action", "models": ("vgg16",)})
+    own = {name for name in Recipe.model_fields if Recipe.model_fields[name].is_required()}
+    assert own == {"dataset", "models", "scales", "regions", "aggregate", "measure"}
+    assert {name for name in own if getattr(draft, name) is None} == own - {"dataset", "models"}
+    completed = draft.completed()
+    assert {k for k, v in completed.items() if v != getattr(draft, k)} == own - {
+        "dataset",
+        "models",
+    }
+    assert Recipe.model_validate(completed) == build(dataset="voc2012-action")
+    with pytest.raises(ValidationError, match="valid tuple"):
+        Recipe.model_validate({**completed, "scales": None})
 
 
 # --- identity -----------------------------------------------------------------------------------

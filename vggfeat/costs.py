@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggfeat.data.published import PublishedDataset, published
+from vggfeat.data.published import PublishedDataset, published_for
 from vggfeat.errors import DatasetNotFoundError, ImageReadError, WeightsNotFoundError
 from vggfeat.experiment import open_for
 from vggfeat.extract.images import cropped, read_size, rescaled_size
@@ -76,7 +76,7 @@ def foresee(recipe: Recipe, machine: Machine, watch: Watch) -> Iterator[Estimate
     try:
         dataset = open_for(recipe, machine)
     except DatasetNotFoundError:
-        absent = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
+        absent = published_for(recipe.dataset)
         if absent is None:
             raise
     for model, region in recipe.described:

@@ -27,7 +27,7 @@ from vggfeat.classify.svm import (
     fit,
 )
 from vggfeat.data import open_dataset
-from vggfeat.data.published import fetch_dataset, lacking, published
+from vggfeat.data.published import fetch_dataset, lacking, published_for
 from vggfeat.data.split import Dataset, Kind, Labels, Part, Regions
 from vggfeat.describing import fill
 from vggfeat.errors import (
@@ -51,7 +51,7 @@ from vggfeat.planning import (
 )
 from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
-from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
+from vggfeat.recipe import Machine, Recipe, Region, check_measure, device_names, fingerprint
 from vggfeat.report.result import (
     ClassResult,
     Result,
@@ -169,9 +169,15 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
         recipe: Names the data set.
         machine: Says where data sets are.
         stored_ids: The ids of a store that stands in for the images.
+
+    Raises:
+        RecipeError: If the recipe's measure does not fit the labels.
+        DatasetNotFoundError: If it is not on disk.
+        DatasetError: If it contradicts itself.
     """
     name = recipe.dataset
     dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
+    check_measure(recipe, one_class=dataset.kind is not Kind.MULTI_LABEL)
     if dataset.ignored:
         count, first = len(dataset.ignored), dataset.ignored[0]
         _log.info("%d files are no images and are left out, the first is '%s'", count, first)
@@ -197,7 +203,7 @@ def provide(recipe: Recipe, machine: Machine, watch: Watch) -> Dataset:
     try:
         dataset = open_for(recipe, machine)
     except DatasetNotFoundError:
-        absent = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
+        absent = published_for(recipe.dataset)
         if machine.offline or absent is None:
             raise
     provide_weights(recipe, machine, watch)
@@ -315,12 +321,6 @@ def evaluate(
                 "An SVM needs one sub-folder per class.",
                 "`vggfeat extract` alone gives its descriptors.",
             )
-        if recipe.measure == "mean_class_recall" and dataset.kind is Kind.MULTI_LABEL:
-            raise RecipeError(
-                f"measure = 'mean_class_recall' on {recipe.dataset!r}.",
-                "Its images have any number of classes, so there is no class recall.",
-                "Pass --measure voc2007 or voc2010.",
-            )
         for which in recipe.described[len(held) :]:
             job = plan_store(recipe, machine, dataset, which, watch)
             try:
@@ -353,7 +353,7 @@ def _split_run(
     search, classifier, scores = fitted.search, fitted.classifier, fitted.scores
     train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
     test = samples["test"]
-    values, counted = means(test.labels, scores, dataset.kind, recipe.measure or "voc2007")
+    values, counted = means(test.labels, scores, dataset.kind, recipe.measure)
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
     return SplitRun(
@@ -362,7 +362,7 @@ def _split_run(
         outcome=SplitOutcome(
             sizes={part: len(sample.ids) for part, sample in samples.items()},
             search=Search(
-                measure=recipe.measure or "voc2007",
+                measure=recipe.measure,
                 grid=search.grid,
                 means=tuple(number(mean) for mean in search.means),
                 grown=search.grown,
@@ -408,7 +408,7 @@ def fit_and_score(
         grid=recipe.grid,
         choose_c=recipe.choose_c,
         difficult=recipe.difficult,
-        measure=recipe.measure or "voc2007",
+        measure=recipe.measure,
         seed=recipe.seed,
         device=str(torch_device(device_names(machine.device)[0])),
         workers=workers(machine),
@@ -471,7 +471,7 @@ def write_report(result: Result, machine: Machine) -> Path:
         _log.warning("the page has no pictures: %s", error)
         write_page(result, path)
         return path
-    whole = "image" in (recipe.regions or ())
+    whole = "image" in recipe.regions
     write_page(result, path, lambda image: picture(items[image], whole=whole))
     return path
 
@@ -565,8 +565,9 @@ def fused(held: Sequence[Rows], recipe: Recipe) -> Floats:
     Returns:
         (n, D) float32, rows of norm 1; NaN where one of the images is unreadable.
     """
-    how = recipe.aggregate or "average"
-    return fuse([aggregate(r.descriptors, r.norms, how, recipe.normalise) for r in held])
+    return fuse(
+        [aggregate(r.descriptors, r.norms, recipe.aggregate, recipe.normalise) for r in held]
+    )
 
 
 def _used(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
@@ -607,7 +608,6 @@ def _result(
 ) -> Result:
     outcomes = tuple(run.outcome for run in runs)
     classes = class_means([run.classes for run in runs])
-    measure = recipe.measure or "voc2007"
     confused = sum((run.confusion for run in runs), Counter[tuple[int, int]]())
     values, deviations = split_means([outcome.means for outcome in outcomes])
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
@@ -624,8 +624,8 @@ def _result(
         confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
         deviations=deviations,
-        measure=measure,
-        score=values.get(measure),
+        measure=recipe.measure,
+        score=values.get(recipe.measure),
         warnings=_warnings(stores, classes, outcomes),
         seconds=seconds,
         versions=versions(),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat import __version__
-from vggfeat.data.split import Dataset, Item, manifest_digest, slug
+from vggfeat.data.names import slug
+from vggfeat.data.split import Dataset, Item, manifest_digest
 from vggfeat.digests import sha256_of_each
 from vggfeat.errors import StaleStoreError, StoreError, StoreNotFoundError
 from vggfeat.extract.images import (

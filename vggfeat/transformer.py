@@ -30,7 +30,7 @@ from vggfeat.experiment import Block, fused, provide_weights, read_fused
 from vggfeat.extract.images import Pixels, as_file, sha256
 from vggfeat.planning import find_store, plan_store
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Draft, Machine, Recipe
 from vggfeat.store.store import DescriptorStore
 
 Floats = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | Pixels
 
 _DATASET = "folder:images"  # a recipe wants one; it decides the default scales and their use
 _WHO = "VggDescriptor"
-_R, _M = Recipe.model_fields, Machine.model_fields  # every default stands there
+_R, _M = Draft.model_fields, Machine.model_fields  # every default stands there
 
 
 class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations

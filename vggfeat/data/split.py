@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise, zip_longest
+from itertools import combinations, pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -54,12 +53,16 @@ class Part:
     Attributes:
         ids: n item ids, each once.
         labels: (n, K) int8 in {+1, -1, 0 = difficult}.
+        images: The image that each item is, or is on; where none are given, the items themselves.
     """
 
     ids: tuple[str, ...]
     labels: Labels
+    images: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.images:
+            object.__setattr__(self, "images", self.ids)
         if len(set(self.ids)) != len(self.ids):
             seen: set[str] = set()
             twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]  # set.add is None on purpose
@@ -67,8 +70,7 @@ class Part:
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Part:
         """Return the images where `rows`, (n,), is true."""
-        ids = tuple(i for i, taken in zip(self.ids, rows, strict=True) if taken)
-        return Part(ids=ids, labels=self.labels[rows])
+        return self._of(np.flatnonzero(rows).tolist())
 
     def head(self, count: int, *, by_class: bool) -> Part:
         """Return the first `count` images; with `by_class`, round-robin over the classes."""
@@ -78,8 +80,14 @@ class Part:
             queues = [np.flatnonzero(of_class == k).tolist() for k in range(self.labels.shape[1])]
             rounds = zip_longest(*queues)
             order = [i for round_ in rounds for i in round_ if i is not None]
-        kept = sorted(order[:count])
-        return Part(ids=tuple(self.ids[i] for i in kept), labels=self.labels[kept])
+        return self._of(sorted(order[:count]))
+
+    def _of(self, rows: Sequence[int]) -> Part:
+        return Part(
+            ids=tuple(self.ids[row] for row in rows),
+            labels=self.labels[list(rows)],
+            images=tuple(self.images[row] for row in rows),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +99,29 @@ class Split:
     test: Part
 
     def __post_init__(self) -> None:
-        names = ("train", "val", "test")
-        for i, first in enumerate(names):
-            for second in names[i + 1 :]:
-                both = set(getattr(self, first).ids) & set(getattr(self, second).ids)
-                if both:
-                    raise DatasetError(
-                        f"{len(both)} images are in {first} and in {second}, the first is "
-                        f"{min(both)!r}.",
-                        "A score means something only if the parts share no image.",
-                        "Mend the lists.",
-                    )
+        for first, second in combinations(("train", "val", "test"), 2):
+            one, other = getattr(self, first), getattr(self, second)
+            both = set(one.images) & set(other.images)
+            if both:
+                image = min(both)
+                ids = {part.ids[part.images.index(image)] for part in (one, other)}
+                named = "" if ids == {image} else f" ({' and '.join(map(repr, sorted(ids)))})"
+                raise DatasetError(
+                    f"{len(both)} images are in {first} and in {second}, the first is "
+                    f"{image!r}{named}.",
+                    "A score means something only if the parts share no image.",
+                    "Mend the lists, or take one of two links to one file away.",
+                )
+
+    @property
+    def parts(self) -> tuple[Part, Part, Part]:
+        """Train, val and test."""
+        return self.train, self.val, self.test
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all parts, sorted."""
-        return tuple(sorted((*self.train.ids, *self.val.ids, *self.test.ids)))
+        return tuple(sorted(i for part in self.parts for i in part.ids))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +160,13 @@ class Dataset:
     items: tuple[Item, ...]
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        whole = {item.id: item.image for item in self.items if item.image is not None}
+        for part in (part for split in self.splits for part in split.parts if whole):
+            if part.images != tuple(whole.get(i, i) for i in part.ids):
+                message = f"the parts of {self.name} do not say on which images their boxes are"
+                raise ValueError(message)
 
     def of_region(self, region: str) -> Regions:
         """Return what of the items is described.
@@ -196,14 +218,37 @@ def unlabelled_split(ids: Sequence[str]) -> Split:
     return Split(train=nothing, val=nothing, test=everything)
 
 
-def one_class_part(rows: Iterable[tuple[str, str]], classes: Sequence[str]) -> Part:
-    """Return the part of (id, class) pairs, sorted by id."""
+def one_class_part(
+    rows: Iterable[tuple[str, str]], classes: Sequence[str], same: Mapping[str, str]
+) -> Part:
+    """Return the part of (id, class) pairs, sorted by id; `same` as from `same_files`."""
     pairs = sorted(rows)
     column = {name: k for k, name in enumerate(classes)}
     labels = np.full((len(pairs), len(classes)), -1, dtype=np.int8)
     for row, (_, name) in enumerate(pairs):
         labels[row, column[name]] = 1
-    return Part(ids=tuple(i for i, _ in pairs), labels=labels)
+    ids = tuple(i for i, _ in pairs)
+    return Part(ids=ids, labels=labels, images=tuple(same.get(i, i) for i in ids))
+
+
+def same_files(items: Iterable[Item]) -> dict[str, str]:
+    """Find items that are one file under several paths, through links or detours.
+
+    Returns:
+        Id of each but the first of them → id of the first.
+    """
+    first: dict[object, str] = {}
+    found = {}
+    for item in items:
+        try:
+            status = item.path.stat()
+        except OSError:  # a store stands in for the images
+            key: object = os.path.abspath(item.path)  # noqa: PTH100  (resolve() would ask the disk)
+        else:
+            key = status.st_dev, status.st_ino
+        if first.setdefault(key, item.id) != item.id:
+            found[item.id] = first[key]
+    return found
 
 
 def hash_order(ids: Iterable[str], seed: int) -> list[str]:
@@ -264,18 +309,3 @@ def manifest_digest(items: Sequence[Item], digests: Iterable[str]) -> str:
     for item, digest in zip(items, digests, strict=True):
         total.update(json.dumps([item.id, digest, item.box]).encode() + b"\n")
     return total.hexdigest()
-
-
-def slug(name: str) -> str:
-    """Return a data set's name for use in file names, [a-z0-9-].
-
-    >>> slug("voc2007")
-    'voc2007'
-    >>> slug("folder:/photos/My Cats")
-    'folder-my-cats-55349d'
-    """
-    kind, _, path = name.partition(":")
-    if not path:
-        return kind
-    last = re.sub(r"[^a-z0-9]+", "-", Path(path).name.lower()).strip("-")
-    return "-".join(filter(None, (kind, last, hashlib.sha256(os.fsencode(name)).hexdigest()[:6])))
