@@ -96,7 +96,9 @@ def test_each_person_is_an_item_with_a_box(tmp_path: Path) -> None:
     assert boxes["2010_000002/1"] == (10, 1, 50, 80)
     assert boxes["2010_000002/3"] == (46, 20, 101, 90)
     assert boxes["2010_000003/2"] == (5, 5, 25, 25)
-    [path] = {item.path.name for item in dataset.items if item.id.startswith("2010_000002/")}
+    [path] = {
+        Path(item.source.name).name for item in dataset.items if item.id.startswith("2010_000002/")
+    }
     assert path == "2010_000002.jpg"
     assert [item.id for item in dataset.items] == sorted(boxes)
 

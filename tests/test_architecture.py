@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vggfeat"
 
-GROUND = {"vggfeat", "errors", "publish", "digests", "rows"}
+GROUND = {"vggfeat", "errors", "publish", "sources", "digests", "rows"}
 ALLOWED: dict[str, set[str]] = {
     "fetch": {"progress"},
     "unpack": {"progress"},

@@ -15,6 +15,7 @@ from vggfeat.data import open_dataset
 from vggfeat.data.folder import SUFFIXES, item_id
 from vggfeat.data.split import Dataset, Kind, Part, Split
 from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.sources import FileSource
 
 FEW = (*(f"cat/{i}.jpg" for i in range(6)), *(f"dog/{i}.jpg" for i in range(3)))
 
@@ -124,7 +125,9 @@ def test_a_folder_is_one_class_each(tmp_path: Path) -> None:
     assert dataset.name == f"folder:{root}"
     assert dataset.kind is Kind.ONE_CLASS
     assert dataset.classes == ("cat", "dog")
-    assert [(item.id, item.path) for item in dataset.items] == [(i, root / i) for i in FEW]
+    assert [(item.id, item.source) for item in dataset.items] == [
+        (i, FileSource(root / i)) for i in FEW
+    ]
     (split,) = dataset.splits
     for part in (split.train, split.val, split.test):
         assert names_of(part, dataset.classes) == [i.split("/")[0] for i in part.ids]
@@ -277,7 +280,7 @@ def test_a_name_that_is_not_utf8_is_percent_escaped(tmp_path: Path) -> None:
     for name in raw:
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(name)
     dataset = open_folder(tmp_path)
-    assert {item.id: item.path.read_bytes() for item in dataset.items} == {
+    assert {item.id: Path(item.source.name).read_bytes() for item in dataset.items} == {
         "cat/caf%E9.jpg": raw[0],
         "cat/%FF%80.jpg": raw[1],
         "cat/café.jpg": raw[2],

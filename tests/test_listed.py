@@ -10,6 +10,7 @@ from vggfeat.data import open_dataset
 from vggfeat.data.split import Dataset, Kind
 from vggfeat.errors import DatasetError, DatasetNotFoundError, RecipeError
 from vggfeat.recipe import Recipe
+from vggfeat.sources import FileSource
 
 
 def opened(folder: Path, text: str, *, seed: int = 0) -> Dataset:
@@ -30,7 +31,7 @@ def test_paths_labels_and_parts_are_the_lists(tmp_path: Path) -> None:
     dataset = opened(tmp_path, GIVEN)
     assert (dataset.kind, dataset.classes) == (Kind.ONE_CLASS, ("cat", "dog"))
     assert [item.id for item in dataset.items] == ["a/c.jpg", "b.jpg", "d.jpg", "e.jpg"]
-    assert all(item.path == tmp_path / item.id for item in dataset.items)
+    assert all(item.source == FileSource(tmp_path / item.id) for item in dataset.items)
     [split] = dataset.splits
     assert split.train.ids == ("b.jpg", "e.jpg")
     assert split.train.labels.tolist() == [[1, -1], [-1, 1]]
@@ -93,7 +94,7 @@ def test_an_absolute_path_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "lists" / "a.csv"
     path.write_text(f"path,label,split\n{image},a,train\n")
     [item] = open_dataset(f"csv:{path}", Path("unused")).items
-    assert item.path == image
+    assert item.source == FileSource(image)
 
 
 def test_a_store_stands_in_for_the_images(tmp_path: Path) -> None:

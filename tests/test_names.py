@@ -18,6 +18,7 @@ from vggfeat.data.published import published, published_dataset, published_for
 from vggfeat.data.split import Dataset, Item, Kind, Part, Split
 from vggfeat.errors import RecipeError
 from vggfeat.recipe import Recipe
+from vggfeat.sources import FileSource
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vggfeat"
 FIVE, THREE = (256, 384, 512, 640, 768), (256, 384, 512)
@@ -112,7 +113,7 @@ def test_a_record_and_an_opener_make_a_data_set(
         ids = ("a", "b", "c")
         parts = [Part(ids=(i,), labels=np.ones((1, 1), np.int8)) for i in ids]
         split = Split(train=parts[0], val=parts[1], test=parts[2])
-        items = tuple(Item(i, wanted.root / i) for i in ids)
+        items = tuple(Item(i, FileSource(wanted.root / i)) for i in ids)
         return Dataset(
             name=wanted.name, kind=Kind.ONE_CLASS, classes=("k",), items=items, splits=(split,)
         )

@@ -18,6 +18,7 @@ from vggfeat.data.split import (
     sorted_items,
 )
 from vggfeat.errors import DatasetError
+from vggfeat.sources import FileSource
 
 
 def part_of(ids: Sequence[str], classes: Sequence[int] = (), count: int = 1) -> Part:
@@ -75,7 +76,7 @@ def test_a_part_keeps_the_images_of_what_is_taken() -> None:
 
 def test_parts_that_do_not_say_on_which_images_their_boxes_are_cannot_be_a_data_set() -> None:
     """Else the split could not tell that two persons are on one image."""
-    items = [Item(i, Path("a.jpg"), (1, 1, 2, 2), image="a") for i in ("a/1", "a/2")]
+    items = [Item(i, FileSource(Path("a.jpg")), (1, 1, 2, 2), image="a") for i in ("a/1", "a/2")]
     split = Split(train=part_of(["a/1"]), val=NOTHING, test=part_of(["a/2"]))
     with pytest.raises(ValueError, match="on which images"):
         Dataset(name="x", kind=Kind.ONE_CLASS, classes=("k",), items=tuple(items), splits=(split,))
@@ -153,7 +154,7 @@ def test_no_class_is_more_than_one_ahead_while_another_has_images(
 def dataset_of(kind: Kind) -> Dataset:
     test = part_of(["t0", "t1", "t2"], [0, 0, 1], 3)
     split = Split(train=UNEQUAL, val=part_of(["v0"], [2], 3), test=test)
-    items = sorted_items(Item(i, Path(i)) for i in split.ids)
+    items = sorted_items(Item(i, FileSource(Path(i))) for i in split.ids)
     return Dataset(
         name="folder:x",
         kind=kind,
@@ -190,7 +191,7 @@ def test_without_a_limit_a_data_set_stays_whole() -> None:
 def test_an_item_stays_while_one_of_several_splits_has_it() -> None:
     first = Split(train=part_of(["a"]), val=NOTHING, test=part_of(["b", "c"]))
     second = Split(train=part_of(["b"]), val=NOTHING, test=part_of(["d", "a"]))
-    items = sorted_items(Item(i, Path(i)) for i in "abcd")
+    items = sorted_items(Item(i, FileSource(Path(i))) for i in "abcd")
     dataset = Dataset(
         name="x", kind=Kind.MULTI_LABEL, classes=("k",), items=items, splits=(first, second)
     )
@@ -201,28 +202,32 @@ def test_an_item_stays_while_one_of_several_splits_has_it() -> None:
 
 
 def test_items_are_sorted_by_id() -> None:
-    items = [Item(i, Path(i)) for i in ("b/1", "a", "b", "é", "Z")]
+    items = [Item(i, FileSource(Path(i))) for i in ("b/1", "a", "b", "é", "Z")]
     assert [item.id for item in sorted_items(items)] == ["Z", "a", "b", "b/1", "é"]
 
 
 def test_two_items_of_one_id_are_an_error_that_names_both_files() -> None:
-    items = [Item("x", Path("one")), Item("y", Path("two")), Item("x", Path("three"))]
+    items = [
+        Item("x", FileSource(Path("one"))),
+        Item("y", FileSource(Path("two"))),
+        Item("x", FileSource(Path("three"))),
+    ]
     with pytest.raises(DatasetError, match="'one' and 'three' have the same id 'x'"):
         sorted_items(items)
 
 
-ITEMS = (Item("a", Path("a.jpg")), Item("b", Path("b.jpg"), (1, 2, 3, 4)))
+ITEMS = (Item("a", FileSource(Path("a.jpg"))), Item("b", FileSource(Path("b.jpg")), (1, 2, 3, 4)))
 DIGESTS = ("0" * 64, "1" * 64)
 
 
 @pytest.mark.parametrize(
     ("items", "digests"),
     [
-        ((Item("c", Path("a.jpg")), ITEMS[1]), DIGESTS),
+        ((Item("c", FileSource(Path("a.jpg"))), ITEMS[1]), DIGESTS),
         (ITEMS, ("2" * 64, DIGESTS[1])),
         (ITEMS, DIGESTS[::-1]),
-        ((ITEMS[0], Item("b", Path("b.jpg"), (1, 2, 3, 5))), DIGESTS),
-        ((ITEMS[0], Item("b", Path("b.jpg"))), DIGESTS),
+        ((ITEMS[0], Item("b", FileSource(Path("b.jpg")), (1, 2, 3, 5))), DIGESTS),
+        ((ITEMS[0], Item("b", FileSource(Path("b.jpg")))), DIGESTS),
         (ITEMS[::-1], DIGESTS[::-1]),
         (ITEMS[:1], DIGESTS[:1]),
         ((), ()),
@@ -236,7 +241,7 @@ def test_the_manifest_s_digest_knows_every_difference(
 
 
 def test_the_manifest_s_digest_does_not_depend_on_where_the_files_lie() -> None:
-    moved = [Item(item.id, Path("/elsewhere") / item.path, item.box) for item in ITEMS]
+    moved = [Item(item.id, FileSource(Path("/elsewhere")), item.box) for item in ITEMS]
     assert manifest_digest(moved, iter(DIGESTS)) == manifest_digest(ITEMS, DIGESTS)
 
 

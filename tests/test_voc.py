@@ -13,6 +13,7 @@ from vggfeat.data.split import Dataset, Kind
 from vggfeat.data.voc import CLASSES, own_measure
 from vggfeat.errors import DatasetError, DatasetNotFoundError, RecipeError
 from vggfeat.recipe import Recipe
+from vggfeat.sources import FileSource
 
 PARTS: dict[str, tuple[str, ...]] = {
     "train": ("000007", "000002"),  # not sorted: the order of the list is the order of the part
@@ -102,15 +103,17 @@ def test_the_items_are_sorted_and_are_the_files(tmp_path: Path) -> None:
     dataset = opened(root)
     ids = sorted(i for part in PARTS.values() for i in part)
     assert [item.id for item in dataset.items] == ids
-    assert [item.path for item in dataset.items] == [root / "JPEGImages" / f"{i}.jpg" for i in ids]
+    assert [item.source for item in dataset.items] == [
+        FileSource(root / "JPEGImages" / f"{i}.jpg") for i in ids
+    ]
     assert all(item.box is None for item in dataset.items)
 
 
 @pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png"])
 def test_images_may_have_other_endings(tmp_path: Path, suffix: str) -> None:
     dataset = opened(write_tree(tmp_path / "voc", suffix=suffix))
-    assert {item.path.name for item in dataset.items} >= {f"000001{suffix}"}
-    assert all(item.path.is_file() for item in dataset.items)
+    assert {Path(item.source.name).name for item in dataset.items} >= {f"000001{suffix}"}
+    assert all(Path(item.source.name).is_file() for item in dataset.items)
 
 
 def test_images_that_no_list_names_are_left_out(tmp_path: Path) -> None:
@@ -321,7 +324,7 @@ def test_the_small_voc_has_182_images(shared: Path) -> None:
     assert len(dataset.items) == 182
     assert len(split.train.ids) + len(split.val.ids) == 126
     assert len(split.test.ids) == 56
-    assert all(item.path.is_file() for item in dataset.items)
+    assert all(Path(item.source.name).is_file() for item in dataset.items)
     whole = official(shared).splits[0].test
     rows = [whole.ids.index(i) for i in split.test.ids]
     assert np.array_equal(split.test.labels, whole.labels[rows])

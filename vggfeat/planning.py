@@ -165,8 +165,8 @@ def plan_store(
 def _hashed(items: Sequence[Item], machine: Machine, watch: Watch) -> list[str]:
     digests = []
     with watch.step("hash images", len(items), "images") as advance:
-        paths = (item.path for item in items)
-        for digest in sha256_of_each(paths, fresh=machine.verify_images):
+        sources = (item.source for item in items)
+        for digest in sha256_of_each(sources, fresh=machine.verify_images):
             digests.append(digest)
             advance(1)
     return digests

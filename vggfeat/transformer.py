@@ -31,6 +31,7 @@ from vggfeat.extract.images import Pixels, as_file, sha256
 from vggfeat.planning import find_store, plan_store
 from vggfeat.progress import Watch
 from vggfeat.recipe import Draft, Machine, Recipe
+from vggfeat.sources import FileSource
 from vggfeat.store.store import DescriptorStore
 
 Floats = npt.NDArray[np.float32]
@@ -257,7 +258,7 @@ def _item(image: ImageLike, number: int, folder: Path) -> Item:
         path = Path(image)
         if not path.exists() or path.is_dir():
             raise ImageNotFoundError(f"X[{number}]: there is no file '{path}'.")
-        return Item(item_id(path), path)
+        return Item(item_id(path), FileSource(path))
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             wrong = f"X[{number}] is an array of shape {image.shape} and type {image.dtype}."
@@ -267,4 +268,4 @@ def _item(image: ImageLike, number: int, folder: Path) -> Item:
     data = as_file(image, f"X[{number}]")
     path = folder / f"{sha256(data).tobytes().hex()}.ppm"
     path.write_bytes(data)
-    return Item(path.name, path)  # named by content: the same image is one row
+    return Item(path.name, FileSource(path))  # named by content: the same image is one row

@@ -15,6 +15,7 @@ from vggfeat.data.names import Wanted
 from vggfeat.data.split import Dataset, Item, Kind, Labels, Part, Split, sorted_items
 from vggfeat.data.voc import find_devkit, image_paths, read_list, val_as_test
 from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.sources import FileSource
 
 ACTIONS = (  # 'other', the devkit's first, is no class: its persons are negatives of all ten
     *("jumping", "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse"),
@@ -131,7 +132,7 @@ def _dataset(root: Path, wanted: Wanted, split: Split) -> Dataset:
         kind=Kind.MULTI_LABEL,
         classes=ACTIONS,
         items=sorted_items(
-            Item(i, paths[_image(i)], boxes.get(i), image=_image(i)) for i in split.ids
+            Item(i, FileSource(paths[_image(i)]), boxes.get(i), image=_image(i)) for i in split.ids
         ),
         splits=(split,),
     )

@@ -18,6 +18,7 @@ from vggfeat.data.split import (
     sorted_items,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.sources import FileSource
 
 SPLITS = 3
 _VAL_SHARE = 0.2  # of the training images
@@ -60,7 +61,7 @@ def open_caltech(wanted: Wanted) -> Dataset:
     protocol = _PROTOCOLS[name]
     ignored: list[str] = []
     if wanted.stored_ids is not None:
-        items = sorted_items(Item(i, wanted.root / i) for i in wanted.stored_ids)
+        items = sorted_items(Item(i, FileSource(wanted.root / i)) for i in wanted.stored_ids)
     else:
         items = sorted_items(_scan(_find(name, wanted.root), ignored))
     classes: dict[str, list[str]] = {}
@@ -112,7 +113,7 @@ def _scan(root: Path, ignored: list[str]) -> list[Item]:
     for folder in (one for one in root.iterdir() if one.is_dir()):
         for path in folder.iterdir():
             if path.suffix.lower() == ".jpg" and not path.name.startswith("."):
-                items.append(Item(f"{folder.name}/{path.name}", path))
+                items.append(Item(f"{folder.name}/{path.name}", FileSource(path)))
             else:
                 ignored.append(f"{folder.name}/{path.name}")
     return items

@@ -21,6 +21,7 @@ from vggfeat.data.split import (
     without_val,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ImageNotFoundError
+from vggfeat.sources import FileSource
 
 _log = logging.getLogger(__name__)
 
@@ -50,9 +51,9 @@ def open_folder(wanted: Wanted) -> Dataset:
     root = wanted.root
     ignored: list[str] = []
     if wanted.stored_ids is not None:
-        items = sorted_items(Item(i, root / i) for i in wanted.stored_ids)
+        items = sorted_items(Item(i, FileSource(root / i)) for i in wanted.stored_ids)
     elif root.is_dir():
-        items = sorted_items(_scan(root, ignored))
+        items = sorted_items(Item(i, FileSource(path)) for i, path in _scan(root, ignored))
     else:
         raise DatasetNotFoundError(wanted.name, [root], "Check the path.")
     if not items:
@@ -91,7 +92,7 @@ def named_images(paths: Iterable[Path]) -> tuple[Item, ...]:
         if not path.exists():
             raise ImageNotFoundError(f"There is no '{path}'.")
         for file in _images_below(path) if path.is_dir() else [path]:
-            found.setdefault(item_id(file), Item(item_id(file), file))
+            found.setdefault(item_id(file), Item(item_id(file), FileSource(file)))
     return tuple(found.values())
 
 
@@ -109,16 +110,17 @@ def item_id(relative: Path) -> str:
 
 def _images_below(folder: Path) -> list[Path]:
     ignored: list[str] = []
-    items = sorted(_scan(folder, ignored), key=lambda item: item.id)
-    if not items:
+    found = sorted(_scan(folder, ignored))
+    if not found:
         raise ImageNotFoundError(f"'{folder}' holds no image.", _EXPECTED)
     if ignored:
         count, first = len(ignored), min(ignored)
         _log.info("%d files in '%s' are no images, the first is '%s'", count, folder, first)
-    return [item.path for item in items]
+    return [path for _, path in found]
 
 
-def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
+def _scan(root: Path, ignored: list[str]) -> Iterable[tuple[str, Path]]:
+    """Yield id and path of the images below a folder; `ignored` gets the ids of other files."""
     for folder, folders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         # a link to a folder above would repeat everything, again and again
@@ -127,7 +129,7 @@ def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
             path = Path(folder) / file
             relative = item_id(path.relative_to(root))
             if path.suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield Item(relative, path)
+                yield relative, path
             else:
                 ignored.append(relative)
 

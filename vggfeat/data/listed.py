@@ -23,6 +23,7 @@ from vggfeat.data.split import (
     without_val,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError, nearest
+from vggfeat.sources import FileSource
 
 _COLUMNS = ("path", "label", "split")
 _PARTS = ("train", "val", "test")
@@ -54,16 +55,17 @@ def open_csv(wanted: Wanted) -> Dataset:
     known = set(wanted.stored_ids or ())
     items, of_item = [], {}
     for number, (file, labels, part) in enumerate(rows, 2):
-        item = Item(item_id(Path(file)), path.parent / file)
+        place = path.parent / file
+        item = Item(item_id(Path(file)), FileSource(place))
         if item.id in of_item:
             raise DatasetError(
                 f"'{path}', line {number}: {file!r} is listed twice.",
                 "Expected each image in one line, and so in one part.",
                 "Take one of the lines away.",
             )
-        if not (item.path.is_file() if wanted.images else item.id in known):
+        if not (place.is_file() if wanted.images else item.id in known):
             raise DatasetError(
-                f"'{path}', line {number}: there is no '{item.path}'.",
+                f"'{path}', line {number}: there is no '{place}'.",
                 "Paths are relative to the folder of the list.",
                 "Mend the path, or take the line away.",
             )

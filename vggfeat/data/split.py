@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, pairwise, zip_longest
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from vggfeat.errors import DatasetError
+from vggfeat.sources import Source
 
 Labels = npt.NDArray[np.int8]
 
@@ -35,13 +34,13 @@ class Item:
 
     Attributes:
         id: POSIX relative path with extension (VOC: the image id).
-        path: The file.
+        source: The bytes of the image.
         box: (xmin, ymin, xmax, ymax), 1-based inclusive pixels; None for the whole image.
         image: Id of the whole image, if the item is a box of one.
     """
 
     id: str
-    path: Path
+    source: Source
     box: tuple[int, int, int, int] | None = None
     image: str | None = None
 
@@ -177,7 +176,7 @@ class Dataset:
         if region == "box" or not any(item.image for item in self.items):
             return Regions(items=self.items, row_of={})
         row_of = {item.id: item.image or item.id for item in self.items}
-        whole = {row_of[item.id]: Item(row_of[item.id], item.path) for item in self.items}
+        whole = {row_of[item.id]: Item(row_of[item.id], item.source) for item in self.items}
         return Regions(items=sorted_items(whole.values()), row_of=row_of)
 
     def limited(self, count: int | None) -> Dataset:
@@ -237,17 +236,12 @@ def same_files(items: Iterable[Item]) -> dict[str, str]:
     Returns:
         Id of each but the first of them → id of the first.
     """
-    first: dict[object, str] = {}
+    first: dict[Hashable, str] = {}
     found = {}
     for item in items:
-        try:
-            status = item.path.stat()
-        except OSError:  # a store stands in for the images
-            key: object = os.path.abspath(item.path)  # noqa: PTH100  (resolve() would ask the disk)
-        else:
-            key = status.st_dev, status.st_ino
-        if first.setdefault(key, item.id) != item.id:
-            found[item.id] = first[key]
+        place = item.source.place()
+        if first.setdefault(place, item.id) != item.id:
+            found[item.id] = first[place]
     return found
 
 
@@ -294,7 +288,8 @@ def sorted_items(items: Iterable[Item]) -> tuple[Item, ...]:
     result = tuple(sorted(items, key=lambda item: item.id))
     for first, second in pairwise(result):
         if first.id == second.id:
-            raise DatasetError(f"'{first.path}' and '{second.path}' have the same id {first.id!r}.")
+            both = f"'{first.source.name}' and '{second.source.name}'"
+            raise DatasetError(f"{both} have the same id {first.id!r}.")
     return result
 
 

@@ -20,6 +20,7 @@ from vggfeat.data.split import (
     without_val,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
+from vggfeat.sources import FileSource
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -210,7 +211,7 @@ def _dataset(root: Path, wanted: Wanted, classes: Sequence[str], split: Split) -
         name=wanted.name,
         kind=Kind.MULTI_LABEL,
         classes=tuple(classes),
-        items=sorted_items(Item(i, paths[i]) for i in split.ids),
+        items=sorted_items(Item(i, FileSource(paths[i])) for i in split.ids),
         splits=(split,),
     )
 
