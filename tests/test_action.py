@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -95,7 +96,9 @@ def test_each_person_is_an_item_with_a_box(tmp_path: Path) -> None:
     assert boxes["2010_000002/1"] == (10, 1, 50, 80)
     assert boxes["2010_000002/3"] == (46, 20, 101, 90)
     assert boxes["2010_000003/2"] == (5, 5, 25, 25)
-    [path] = {item.path.name for item in dataset.items if item.id.startswith("2010_000002/")}
+    [path] = {
+        Path(item.source.name).name for item in dataset.items if item.id.startswith("2010_000002/")
+    }
     assert path == "2010_000002.jpg"
     assert [item.id for item in dataset.items] == sorted(boxes)
 
@@ -133,6 +136,42 @@ def test_val_stands_in_for_test(tmp_path: Path) -> None:
     assert (len(split.train.ids), len(split.val.ids)) == (4, 1)
     official = {f"{image}/{number}" for image, number, _ in PARTS["train"]}
     assert {*split.train.ids, *split.val.ids} == official
+
+
+def crowd(images: int, persons: int, part: str) -> list[Person]:
+    """Name some images with so many persons on each."""
+    return [
+        (f"{part}_{n:06d}", k, ACTIONS[n % 10])
+        for n in range(images)
+        for k in range(1, persons + 1)
+    ]
+
+
+def test_all_persons_of_an_image_train_or_validate_together(tmp_path: Path) -> None:
+    """By the hash of persons all 25 of val stood on images that train."""
+    parts = {"train": crowd(25, 5, "2010"), "val": crowd(2, 5, "2011")}
+    objects: dict[str, Objects] = {
+        image: [("person", ("1", "1", "9", "9"))] * 5
+        for persons in parts.values()
+        for image, _, _ in persons
+    }
+    [split] = opened(write_tree(tmp_path, parts, objects), "voc2012-action-val").splits
+    images = sorted({image for image, _, _ in parts["train"]})
+    order = sorted(images, key=lambda i: hashlib.sha256(f"0:{i}".encode()).digest())
+    assert split.val.ids == tuple(f"{i}/{k}" for i in images if i in order[:5] for k in range(1, 6))
+    assert {i.partition("/")[0] for i in split.train.ids} == set(order[5:])
+    assert (len(split.train.ids), len(split.val.ids), len(split.test.ids)) == (100, 25, 10)
+    assert split.val.images == tuple(i.partition("/")[0] for i in split.val.ids)
+    column = {name: k for k, name in enumerate(ACTIONS)}
+    action_of = {f"{image}/{k}": action for image, k, action in parts["train"]}
+    for i, labels in zip(split.val.ids, split.val.labels, strict=True):
+        assert np.flatnonzero(labels == 1).tolist() == [column[str(action_of[i])]]
+
+
+def test_official_lists_that_share_an_image_are_refused(tmp_path: Path) -> None:
+    parts = {**PARTS, "val": [("2010_000002", 1, "jumping")], "train": [("2010_000002", 3, None)]}
+    with pytest.raises(DatasetError, match=r"1 images are in train and in val, .* \('2010_0"):
+        opened(write_tree(tmp_path, parts))
 
 
 def test_lists_and_annotations_must_agree(tmp_path: Path) -> None:

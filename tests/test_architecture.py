@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vggfeat"
 
-GROUND = {"vggfeat", "errors", "publish", "digests", "rows"}
+GROUND = {"vggfeat", "errors", "publish", "sources", "digests", "rows"}
 ALLOWED: dict[str, set[str]] = {
     "fetch": {"progress"},
     "unpack": {"progress"},
@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "extract": {"extract", "nets", "data.split"},
     "store": {"store"},
     "classify": {"classify"},
-    "report": {"report", "classify.measures"},
+    "report": {"report", "classify.measures", "data.names"},
     "recipe": {"data", "nets.architectures"},
     "progress": set(),
     "scoring": {"classify", "report", "data.split"},

@@ -8,7 +8,7 @@ import pytest
 
 from vggfeat.data import open_dataset
 from vggfeat.data.caltech import SPLITS
-from vggfeat.data.listed import as_csv, open_csv
+from vggfeat.data.listed import as_csv
 from vggfeat.data.split import Kind
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 
@@ -95,7 +95,10 @@ def test_a_committed_list_is_a_data_set_of_its_own(shared: Path, tmp_path: Path)
     (tmp_path / "split1.csv").write_bytes((LISTS / "split1.csv").read_bytes())
     images = shared / "caltech101" / "101_ObjectCategories"
     (tmp_path / "101_ObjectCategories").symlink_to(images)
-    listed, named = open_csv(tmp_path / "split1.csv"), open_dataset("caltech101", shared)
+    listed, named = (
+        open_dataset(f"csv:{tmp_path / 'split1.csv'}", tmp_path),
+        open_dataset("caltech101", shared),
+    )
     assert listed.classes == named.classes
     for part in ("train", "val", "test"):
         ours, theirs = getattr(listed.splits[0], part), getattr(named.splits[0], part)

@@ -6,17 +6,22 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from vggfeat import digests
-from vggfeat.digests import UNREADABLE, sha256_of, sha256_of_each, user_cache
+from vggfeat.digests import UNREADABLE, sha256_of, user_cache
+from vggfeat.sources import FileSource, Source
 
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_each(paths: Iterable[Path], *, fresh: bool = False) -> Iterator[str]:
+    return digests.sha256_of_each(map(FileSource, paths), fresh=fresh)
 
 
 def files(folder: Path, count: int) -> list[Path]:
@@ -32,9 +37,9 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     counted: list[Path] = []
     original = digests._hash
 
-    def counting(path: Path) -> str:
-        counted.append(path)
-        return original(path)
+    def counting(source: Source) -> str:
+        counted.append(Path(source.name))
+        return original(source)
 
     monkeypatch.setattr(digests, "_hash", counting)
     return counted

@@ -18,6 +18,7 @@ from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.weights import PROFILES, random_tensors
 from vggfeat.rows import Rows, Status
+from vggfeat.sources import FileSource
 
 NET = ARCHITECTURES["vgg16-thin"]
 SCALES = (224, 256)
@@ -44,7 +45,7 @@ def plan(**changed: object) -> ExtractionPlan:
 
 
 def task(paths: Sequence[Path], **known: object) -> ShardTask:
-    items = [Item(path.name, path) for path in paths]
+    items = [Item(path.name, FileSource(path)) for path in paths]
     digests = [
         hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "0" * 64 for p in paths
     ]

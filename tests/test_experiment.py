@@ -346,10 +346,55 @@ def test_scikit_learns_measure_can_be_the_experiments_own(tiny_voc: Path, machin
     assert evaluation.result.score == pytest.approx(expected)
 
 
-def test_class_recall_needs_one_class_for_each_image(tiny_voc: Path, machine: Machine) -> None:
-    extract(recipe(tiny_voc), machine, Watch())
+def test_class_recall_needs_one_class_for_each_image(tiny_voc: Path) -> None:
     with pytest.raises(RecipeError, match="any number of classes"):
-        evaluate(recipe(tiny_voc, measure="mean_class_recall"), machine, Watch())
+        recipe(tiny_voc, measure="mean_class_recall")
+
+
+def several_labels(tiny_voc: Path) -> Path:
+    """Write a list of the tree's images; every third has two labels, every fifth none."""
+    path = tiny_voc / "JPEGImages" / "list.csv"
+    rows = []
+    for n in range(1, 25):
+        labels = "" if n % 5 == 0 else "cat|dog" if n % 3 == 0 else ("cat", "dog")[n % 2]
+        part = "train" if n < 9 else "val" if n < 15 else "test"
+        rows.append(f"{n:06d}.jpg,{labels},{part}\n")
+    path.write_text("path,label,split\n" + "".join(rows))
+    return path
+
+
+def test_a_list_of_several_labels_is_scored_without_being_told_how(
+    tiny_voc: Path, machine: Machine
+) -> None:
+    wanted = recipe(tiny_voc, dataset=f"csv:{several_labels(tiny_voc)}")
+    extract(wanted, machine, Watch())
+    evaluation = evaluate(wanted, machine, Watch())
+    labels, scores = evaluation.runs[0].samples["test"].labels, evaluation.runs[0].fitted.scores
+    each = [average_precision(scores[:, k], labels[:, k], measure="voc2007") for k in range(2)]
+    assert evaluation.result.score == pytest.approx(np.mean(each))
+    told = recipe(tiny_voc, dataset=wanted.dataset, measure="voc2007")
+    assert told.file_name() == wanted.file_name()
+
+
+def test_class_recall_of_several_labels_is_refused_before_anything_is_computed(
+    tiny_voc: Path, machine: Machine, forwards: list[int]
+) -> None:
+    path = several_labels(tiny_voc)
+    wanted = recipe(tiny_voc, dataset=f"csv:{path}", measure="mean_class_recall")
+    with pytest.raises(RecipeError, match=r"list.csv'. Its images have any number of classes"):
+        extract(wanted, machine, Watch())
+    assert forwards == []
+    assert not machine.cache.exists()
+
+
+def test_a_tree_of_2012_is_scored_by_the_area(tiny_voc: Path, machine: Machine) -> None:
+    root = tiny_voc.rename(tiny_voc.with_name("VOC2012"))
+    extract(recipe(root), machine, Watch())
+    evaluation = evaluate(recipe(root), machine, Watch())
+    labels, scores = evaluation.runs[0].samples["test"].labels, evaluation.runs[0].fitted.scores
+    each = [average_precision(scores[:, k], labels[:, k], measure="voc2010") for k in range(3)]
+    assert evaluation.result.measure == evaluation.result.recipe["measure"] == "voc2010"
+    assert evaluation.result.score == pytest.approx(np.mean(each))
 
 
 def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machine) -> None:

@@ -12,11 +12,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vggfeat.data import open_dataset
-from vggfeat.data.folder import SUFFIXES, item_id, open_folder
+from vggfeat.data.folder import SUFFIXES, item_id
 from vggfeat.data.split import Dataset, Kind, Part, Split
 from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.sources import FileSource
 
 FEW = (*(f"cat/{i}.jpg" for i in range(6)), *(f"dog/{i}.jpg" for i in range(3)))
+
+
+def open_folder(root: Path, seed: int = 0, stored_ids: Sequence[str] | None = None) -> Dataset:
+    return open_dataset(f"folder:{root}", Path("unused"), seed=seed, stored_ids=stored_ids)
 
 
 def grow(root: Path, ids: Iterable[str]) -> Path:
@@ -120,7 +125,9 @@ def test_a_folder_is_one_class_each(tmp_path: Path) -> None:
     assert dataset.name == f"folder:{root}"
     assert dataset.kind is Kind.ONE_CLASS
     assert dataset.classes == ("cat", "dog")
-    assert [(item.id, item.path) for item in dataset.items] == [(i, root / i) for i in FEW]
+    assert [(item.id, item.source) for item in dataset.items] == [
+        (i, FileSource(root / i)) for i in FEW
+    ]
     (split,) = dataset.splits
     for part in (split.train, split.val, split.test):
         assert names_of(part, dataset.classes) == [i.split("/")[0] for i in part.ids]
@@ -273,7 +280,7 @@ def test_a_name_that_is_not_utf8_is_percent_escaped(tmp_path: Path) -> None:
     for name in raw:
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(name)
     dataset = open_folder(tmp_path)
-    assert {item.id: item.path.read_bytes() for item in dataset.items} == {
+    assert {item.id: Path(item.source.name).read_bytes() for item in dataset.items} == {
         "cat/caf%E9.jpg": raw[0],
         "cat/%FF%80.jpg": raw[1],
         "cat/café.jpg": raw[2],
@@ -359,3 +366,14 @@ def test_parts_without_train_or_test_are_no_classes(tmp_path: Path, parts: tuple
         DatasetError, match=rf"has only {' and '.join(parts)} in it.*train and test"
     ):
         open_folder(tmp_path)
+
+
+def test_one_photo_may_not_be_linked_into_two_parts(tmp_path: Path) -> None:
+    ids = [f"{part}/{k}/{n}.jpg" for part in ("train", "val", "test") for k in "ab" for n in "01"]
+    root = grow(tmp_path, ids)
+    (root / "test" / "a" / "again.jpg").symlink_to(root / "train" / "a" / "0.jpg")
+    with pytest.raises(DatasetError, match="1 images are in train and in test"):
+        open_folder(root)
+    (root / "train" / "a" / "again.jpg").symlink_to(root / "train" / "a" / "0.jpg")
+    (root / "test" / "a" / "again.jpg").unlink()
+    assert len(open_folder(root).splits[0].train.ids) == 5

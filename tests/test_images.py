@@ -36,6 +36,7 @@ from vggfeat.extract.images import (
     rescale,
     rescaled_size,
 )
+from vggfeat.sources import FileSource
 
 Box = tuple[int, int, int, int]
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # without symmetry
@@ -61,13 +62,13 @@ def encode(image: Image.Image | Pixels, kind: str, **options: object) -> bytes:
 
 
 def decoded(data: bytes, box: Box | None = None) -> Pixels:
-    return np.asarray(decode(Item("image", Path("nowhere"), box), data))
+    return np.asarray(decode(Item("image", FileSource(Path("nowhere")), box), data))
 
 
 def file_of(folder: Path, data: bytes, box: Box | None = None) -> Item:
     path = folder / "image.jpg"
     path.write_bytes(data)
-    return Item("cat/image.jpg", path, box)
+    return Item("cat/image.jpg", FileSource(path), box)
 
 
 def oriented(orientation: int) -> Image.Exif:
@@ -455,8 +456,9 @@ def nothing(_: Path) -> None:
 def test_what_is_no_regular_file_is_an_error_and_never_waited_for(
     tmp_path: Path, make: Callable[[Path], None], reason: str
 ) -> None:
-    item = Item("photo", tmp_path / "photo.jpg")
-    make(item.path)
+    path = tmp_path / "photo.jpg"
+    item = Item("photo", FileSource(path))
+    make(path)
     for read in (read_size, read_bytes):
         with pytest.raises(ImageReadError) as caught:
             read(item)
@@ -479,9 +481,10 @@ from pathlib import Path
 from vggfeat.data.split import Item
 from vggfeat.errors import ImageReadError
 from vggfeat.extract.images import decode, read_size
+from vggfeat.sources import FileSource
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    item = Item(path.name, path)
+    item = Item(path.name, FileSource(path))
     try:
         height, width = read_size(item)
         if height * width < 10**6:
@@ -618,7 +621,7 @@ def test_a_picture_of_a_whole_image_is_its_file(tmp_path: Path) -> None:
     item = file_of(tmp_path, b"whatever it holds")
     assert picture(item, whole=True) == picture(item, whole=False) == b"whatever it holds"
     with pytest.raises(ImageReadError, match="no image of a known format"):
-        picture(Item("a/1", item.path, (1, 1, 2, 2), "a"), whole=True)
+        picture(Item("a/1", item.source, (1, 1, 2, 2), "a"), whole=True)
 
 
 # --- sizes and rescaling ------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from vggfeat.data import open_dataset
 from vggfeat.data.split import Dataset, Kind
 from vggfeat.errors import DatasetError, DatasetNotFoundError, RecipeError
+from vggfeat.recipe import Recipe
+from vggfeat.sources import FileSource
 
 
 def opened(folder: Path, text: str, *, seed: int = 0) -> Dataset:
@@ -28,7 +31,7 @@ def test_paths_labels_and_parts_are_the_lists(tmp_path: Path) -> None:
     dataset = opened(tmp_path, GIVEN)
     assert (dataset.kind, dataset.classes) == (Kind.ONE_CLASS, ("cat", "dog"))
     assert [item.id for item in dataset.items] == ["a/c.jpg", "b.jpg", "d.jpg", "e.jpg"]
-    assert all(item.path == tmp_path / item.id for item in dataset.items)
+    assert all(item.source == FileSource(tmp_path / item.id) for item in dataset.items)
     [split] = dataset.splits
     assert split.train.ids == ("b.jpg", "e.jpg")
     assert split.train.labels.tolist() == [[1, -1], [-1, 1]]
@@ -91,7 +94,7 @@ def test_an_absolute_path_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "lists" / "a.csv"
     path.write_text(f"path,label,split\n{image},a,train\n")
     [item] = open_dataset(f"csv:{path}", Path("unused")).items
-    assert item.path == image
+    assert item.source == FileSource(image)
 
 
 def test_a_store_stands_in_for_the_images(tmp_path: Path) -> None:
@@ -132,3 +135,65 @@ def test_absence_and_a_forgotten_prefix(tmp_path: Path) -> None:
         open_dataset(f"csv:{tmp_path / 'nothing.csv'}", Path("unused"))
     with pytest.raises(RecipeError, match=r"Did you mean 'csv:photos\.csv'"):
         open_dataset("photos.csv", Path("unused"))
+
+
+def test_one_file_under_two_paths_may_not_be_in_two_parts(tmp_path: Path) -> None:
+    for name in ("a.jpg", "c.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "sub" / "x.jpg").symlink_to("../b.jpg")
+    (tmp_path / "d.jpg").hardlink_to(tmp_path / "a.jpg")
+    path = tmp_path / "list.csv"
+    for other in ("sub/../a.jpg", "b.jpg", "d.jpg", "sub/x.jpg"):
+        path.write_text(f"path,label,split\na.jpg,x,train\nc.jpg,y,test\n{other},x,test\n")
+        both = f"train and in test, the first is 'a.jpg' ('a.jpg' and '{other}')"
+        with pytest.raises(DatasetError, match=re.escape(f"1 images are in {both}.")):
+            open_dataset(f"csv:{path}", Path("unused"))
+        path.write_text(f"path,label,split\na.jpg,x,train\nc.jpg,y,val\n{other},x,train\n")
+        assert len(open_dataset(f"csv:{path}", Path("unused")).items) == 3
+    rows = "a.jpg,x,train\nc.jpg,y,test\nsub/../a.jpg,x,test\n"
+    path.write_text(f"path,label,split\n{rows}")
+    for name in ("b.jpg", "d.jpg", "a.jpg", "c.jpg"):
+        (tmp_path / name).unlink()
+    with pytest.raises(DatasetError, match="1 images are in train and in test"):
+        stored = ["a.jpg", "c.jpg", "sub/../a.jpg"]
+        open_dataset(f"csv:{path}", Path("unused"), stored_ids=stored)
+
+
+# --- what it is scored by -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "measure"),
+    [
+        (["a", "b"], "mean_class_recall"),
+        (["a|b", "b"], "voc2007"),
+        (["a", ""], "voc2007"),
+        (["", ""], "mean_class_recall"),  # without labels: never scored
+    ],
+)
+def test_a_list_is_scored_by_what_fits_its_labels(
+    tmp_path: Path, labels: list[str], measure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("path,label\n" + "".join(f"{n}.jpg,{x}\n" for n, x in enumerate(labels)))
+    caplog.set_level("INFO", "vggfeat")
+    values = {"dataset": f"csv:{path}", "models": ["vgg16"]}
+    assert Recipe.build(values, "a test").measure == measure
+    told = f"csv:{path} is scored by voc2007: its images have any number of classes"
+    assert caplog.messages == ([told] if measure == "voc2007" else [])
+    assert Recipe.build({**values, "measure": "voc2010"}, "a test").measure == "voc2010"
+
+
+@pytest.mark.parametrize("data", [b"", b"path,lable\na,b\n", b"\xff", None])
+def test_a_list_that_cannot_be_read_is_refused_when_it_is_opened(
+    tmp_path: Path, data: bytes | None
+) -> None:
+    path = tmp_path / "list.csv"
+    if data is not None:
+        path.write_bytes(data)
+    recipe = Recipe.build({"dataset": f"csv:{path}", "models": ["vgg16"]}, "a test")
+    assert recipe.measure == "mean_class_recall"
+    with pytest.raises((DatasetError, DatasetNotFoundError)):
+        open_dataset(recipe.dataset, Path("unused"))

@@ -40,6 +40,7 @@ from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.prediction import Predictions
 from vggfeat.report.result import Result, ResultError
+from vggfeat.sources import FileSource
 from vggfeat.store.store import DescriptorStore
 
 THIN = {"models": ["vgg16-thin"], "weights": ["random:0"], "scales": [224], "grid": [1.0]}
@@ -67,7 +68,7 @@ def train(wanted: Recipe, machine: Machine) -> tuple[Evaluation, Path]:
 
 
 def voc_items(root: Path, ids: tuple[str, ...]) -> list[Item]:
-    return [Item(i, root / "JPEGImages" / f"{i}.jpg") for i in ids]
+    return [Item(i, FileSource(root / "JPEGImages" / f"{i}.jpg")) for i in ids]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,9 @@ def test_rows_that_are_not_kept_have_the_bits_of_those_that_are(
     monkeypatch.setattr(planning, "shard_rows", small)
     wanted = recipe(f"voc:{tiny_voc}")
     [path] = extract(wanted, machine, Watch())
-    dataset = unlabelled("", [Item(p.stem, p) for p in (tiny_voc / "JPEGImages").iterdir()])
+    dataset = unlabelled(
+        "", [Item(p.stem, FileSource(p)) for p in (tiny_voc / "JPEGImages").iterdir()]
+    )
     job = planning.plan_store(wanted, elsewhere, dataset, ("vgg16-thin", "image"), Watch())
     parts = [rows for (rows,) in described([job], elsewhere, Watch())]
     assert [len(rows.image_id) for rows in parts] == [8, 8, 8]
@@ -134,7 +137,7 @@ def test_images_that_a_store_holds_are_not_described_again(
     items = voc_items(tiny_voc, evaluation.runs[0].samples["test"].ids[::-1])
     new = tiny_voc.parent / "new.png"
     Image.fromarray(photo(90, 120, seed=99)).save(new)
-    found = predict(open_trained(path), [*items, Item("new", new)], machine, Watch())
+    found = predict(open_trained(path), [*items, Item("new", FileSource(new))], machine, Watch())
     assert sum(forwards) == 2  # both sides of the new one
     assert np.abs(found.scores[:-1] - evaluation.runs[0].fitted.scores[::-1]).max() < 1e-6
 

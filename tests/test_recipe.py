@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from vggfeat.errors import RecipeError, VggfeatError
-from vggfeat.recipe import Machine, Paper, Recipe, fingerprint
+from vggfeat.recipe import Draft, Machine, Paper, Recipe, fingerprint
 
 VOC: dict[str, Any] = {"dataset": "voc2007", "models": ["vgg16"]}
 PAPER = {"table": 11, "row": "VGG Net-D (16)", "column": "VOC-2007", "value": 89.3}
@@ -130,6 +130,27 @@ def test_regions_and_ablations_are_checked(values: dict[str, object], message: s
     assert message in complaint(**values)
 
 
+@pytest.mark.parametrize("dataset", ["voc2007", "voc2012-action", "voc:x"])
+def test_what_has_no_class_recall_is_known_before_anything_is_fetched(dataset: str) -> None:
+    message = complaint(dataset=dataset, measure="mean_class_recall")
+    assert message.startswith(f"measure = 'mean_class_recall' on '{dataset}'. Its images have any")
+
+
+def test_a_draft_may_leave_open_what_a_recipe_has() -> None:
+    draft = Draft.model_validate({"dataset": "voc2012-action", "models": ("vgg16",)})
+    own = {name for name in Recipe.model_fields if Recipe.model_fields[name].is_required()}
+    assert own == {"dataset", "models", "scales", "regions", "aggregate", "measure"}
+    assert {name for name in own if getattr(draft, name) is None} == own - {"dataset", "models"}
+    completed = draft.completed()
+    assert {k for k, v in completed.items() if v != getattr(draft, k)} == own - {
+        "dataset",
+        "models",
+    }
+    assert Recipe.model_validate(completed) == build(dataset="voc2012-action")
+    with pytest.raises(ValidationError, match="valid tuple"):
+        Recipe.model_validate({**completed, "scales": None})
+
+
 # --- identity -----------------------------------------------------------------------------------
 
 
@@ -184,6 +205,96 @@ def test_the_fingerprint_is_the_sha256_of_canonical_json() -> None:
     assert fingerprint({"b": "é", "a": (1, 2.5, None)}) == expected
     with pytest.raises(ValueError, match="JSON"):
         fingerprint({"a": float("nan")})
+
+
+# As of version 0.1.0: file names, and fingerprints of results with weights of sha256 0…0.
+GOLDEN: tuple[tuple[dict[str, Any], str, str], ...] = (
+    (
+        {"dataset": "voc2007", "models": ["vgg16"]},
+        "voc2007-vgg16-91dec002",
+        "9b7cd20a854f44d74e5785f559043a3b6d31b7f1395cf599aba3dbd6fa6e22be",
+    ),
+    (
+        {
+            "dataset": "voc2012",
+            "models": ["vgg19"],
+            "weights": ["torchvision"],
+            "scales": [256, 384],
+        },
+        "voc2012-vgg19-6c21b02c",
+        "ecc1df6e06019704fbd9198d1787ca5e4ddf08dd0fb669d6894efb291815a867",
+    ),
+    (
+        {"dataset": "voc2012-val", "models": ["vgg16"]},
+        "voc2012-val-vgg16-d397b1de",
+        "ce0bd5d9b45a54b832059783c59dbd56ce29af2637303a5d8f6a2024c925bbf9",
+    ),
+    (
+        {"dataset": "voc2012-action", "models": ["vgg16", "vgg19"]},
+        "voc2012-action-vgg16-vgg19-da517fbf",
+        "2d4e65a12cde3923fc3d33dee891ecac0dcbc252b19e4a20a7dd2e7431ecc6b2",
+    ),
+    (
+        {
+            "dataset": "voc2012-action-val",
+            "models": ["vgg16"],
+            "regions": ["image"],
+            "loss": "squared_hinge",
+        },
+        "voc2012-action-val-vgg16-3a9d8798",
+        "d0ee4a254f12d228ea41b04a03f3267a6e45a7da76833c22a30df4dcddba44c5",
+    ),
+    (
+        {
+            "dataset": "caltech101",
+            "models": ["vgg16-thin"],
+            "weights": ["random:0"],
+            "grid": [0.5, 1.0],
+        },
+        "caltech101-vgg16-thin-d07ee160",
+        "0132c86d4c9fa0088bf1be008b79209848e0d65043145eeab001b435ced40166",
+    ),
+    (
+        {"dataset": "caltech256", "models": ["vgg16", "vgg19"], "aggregate": "max", "limit": 5},
+        "caltech256-vgg16-vgg19-ad3d6479",
+        "30d52937cff5ea08698c3d456863fd932b19e54f2191ef24b5b0f1213c0f9d0f",
+    ),
+    (
+        {"dataset": "voc:some/tree", "models": ["vgg16"], "difficult": "negative"},
+        "voc-tree-097aaf-vgg16-e83ef6b5",
+        "38ac0de5a15006d76d0a74fa9ade32188c1ea004950c4f3e3f6cd04f53fe9790",
+    ),
+    (
+        {"dataset": "folder:photos", "models": ["vgg16"], "mirror": False, "tap": "pool5"},
+        "folder-photos-9a9ffc-vgg16-e323cdfd",
+        "6008e3c9e8067440dbfa3013f960464d228b243d8057d2edc6edf336ff378e6e",
+    ),
+    (
+        {"dataset": "csv:photos.csv", "models": ["vgg16"], "seed": 3, "precision": "bfloat16"},
+        "csv-photos-csv-655386-vgg16-d4951773",
+        "254dd57b8b8ace2027ff698d55113b2b6af3c6e5b374f6614761722e2c58273f",
+    ),
+)
+
+
+@pytest.mark.parametrize(("values", "file_name", "result"), GOLDEN)
+def test_what_identifies_an_experiment_is_the_same_for_ever(
+    values: dict[str, Any], file_name: str, result: str
+) -> None:
+    recipe = Recipe.build(values, "a test")
+    assert recipe.file_name() == file_name
+    assert fingerprint({"experiment": [recipe.canonical(), ["0" * 64]]}) == result
+
+
+FIELDS = (
+    *("dataset", "models", "weights", "profile", "scales", "mirror", "interpolation", "resampler"),
+    *("tap", "pooling", "regions", "precision", "aggregate", "normalise", "loss", "grid"),
+    *("choose_c", "difficult", "measure", "seed", "limit", "name", "paper", "ablation"),
+)
+
+
+def test_the_fields_stand_in_a_result_in_their_order() -> None:
+    assert list(build().model_dump()) == list(FIELDS)
 
 
 # --- names --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from vggfeat.nets.weights import random_tensors
 from vggfeat.planning import plan_store
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe, Region, fingerprint
+from vggfeat.sources import FileSource
 from vggfeat.store.layout import StorePlan
 
 THIN = ARCHITECTURES["vgg16-thin"]
@@ -30,7 +31,7 @@ def files(tmp_path: Path) -> Dataset:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     boxes = [("a/1", (1, 2, 30, 40)), ("a/2", (5, 5, 9, 9)), ("b/1", (1, 1, 7, 8))]
-    items = [Item(i, tmp_path / f"{i[0]}.jpg", box, image=i[0]) for i, box in boxes]
+    items = [Item(i, FileSource(tmp_path / f"{i[0]}.jpg"), box, image=i[0]) for i, box in boxes]
     return unlabelled("photos", items)
 
 

@@ -15,10 +15,10 @@ from vggfeat.data.split import (
     Part,
     Split,
     manifest_digest,
-    slug,
     sorted_items,
 )
 from vggfeat.errors import DatasetError
+from vggfeat.sources import FileSource
 
 
 def part_of(ids: Sequence[str], classes: Sequence[int] = (), count: int = 1) -> Part:
@@ -51,6 +51,35 @@ def test_parts_that_share_images_are_an_error_that_names_them(first: str, second
         Split(**parts)
     expected = f"2 images are in {first} and in {second}, the first is 'b'."
     assert str(caught.value).startswith(expected)
+
+
+def test_persons_of_one_image_may_not_be_in_two_parts() -> None:
+    one = Part(ids=("a/1",), labels=part_of(["a/1"]).labels, images=("a",))
+    other = Part(ids=("a/2", "b/1"), labels=part_of(["a/2", "b/1"]).labels, images=("a", "b"))
+    with pytest.raises(DatasetError, match="1 images are in train and in test, the first is 'a'"):
+        Split(train=one, val=NOTHING, test=other)
+
+
+def test_a_whole_image_and_a_person_on_it_may_not_be_in_two_parts() -> None:
+    one = Part(ids=("a/1",), labels=part_of(["a/1"]).labels, images=("a",))
+    with pytest.raises(DatasetError, match="1 images are in val and in test, the first is 'a'"):
+        Split(train=NOTHING, val=one, test=part_of(["a", "b"]))
+
+
+def test_a_part_keeps_the_images_of_what_is_taken() -> None:
+    ids, images = ("a/1", "a/2", "b/1"), ("a", "a", "b")
+    part = Part(ids=ids, labels=part_of(ids).labels, images=images)
+    assert part.take(np.array([False, True, True])).images == ("a", "b")
+    assert part.head(2, by_class=False).images == ("a", "a")
+    assert part_of(ids).images == ids
+
+
+def test_parts_that_do_not_say_on_which_images_their_boxes_are_cannot_be_a_data_set() -> None:
+    """Else the split could not tell that two persons are on one image."""
+    items = [Item(i, FileSource(Path("a.jpg")), (1, 1, 2, 2), image="a") for i in ("a/1", "a/2")]
+    split = Split(train=part_of(["a/1"]), val=NOTHING, test=part_of(["a/2"]))
+    with pytest.raises(ValueError, match="on which images"):
+        Dataset(name="x", kind=Kind.ONE_CLASS, classes=("k",), items=tuple(items), splits=(split,))
 
 
 def test_a_split_s_ids_are_those_of_all_parts_sorted() -> None:
@@ -125,7 +154,7 @@ def test_no_class_is_more_than_one_ahead_while_another_has_images(
 def dataset_of(kind: Kind) -> Dataset:
     test = part_of(["t0", "t1", "t2"], [0, 0, 1], 3)
     split = Split(train=UNEQUAL, val=part_of(["v0"], [2], 3), test=test)
-    items = sorted_items(Item(i, Path(i)) for i in split.ids)
+    items = sorted_items(Item(i, FileSource(Path(i))) for i in split.ids)
     return Dataset(
         name="folder:x",
         kind=kind,
@@ -162,7 +191,7 @@ def test_without_a_limit_a_data_set_stays_whole() -> None:
 def test_an_item_stays_while_one_of_several_splits_has_it() -> None:
     first = Split(train=part_of(["a"]), val=NOTHING, test=part_of(["b", "c"]))
     second = Split(train=part_of(["b"]), val=NOTHING, test=part_of(["d", "a"]))
-    items = sorted_items(Item(i, Path(i)) for i in "abcd")
+    items = sorted_items(Item(i, FileSource(Path(i))) for i in "abcd")
     dataset = Dataset(
         name="x", kind=Kind.MULTI_LABEL, classes=("k",), items=items, splits=(first, second)
     )
@@ -173,28 +202,32 @@ def test_an_item_stays_while_one_of_several_splits_has_it() -> None:
 
 
 def test_items_are_sorted_by_id() -> None:
-    items = [Item(i, Path(i)) for i in ("b/1", "a", "b", "é", "Z")]
+    items = [Item(i, FileSource(Path(i))) for i in ("b/1", "a", "b", "é", "Z")]
     assert [item.id for item in sorted_items(items)] == ["Z", "a", "b", "b/1", "é"]
 
 
 def test_two_items_of_one_id_are_an_error_that_names_both_files() -> None:
-    items = [Item("x", Path("one")), Item("y", Path("two")), Item("x", Path("three"))]
+    items = [
+        Item("x", FileSource(Path("one"))),
+        Item("y", FileSource(Path("two"))),
+        Item("x", FileSource(Path("three"))),
+    ]
     with pytest.raises(DatasetError, match="'one' and 'three' have the same id 'x'"):
         sorted_items(items)
 
 
-ITEMS = (Item("a", Path("a.jpg")), Item("b", Path("b.jpg"), (1, 2, 3, 4)))
+ITEMS = (Item("a", FileSource(Path("a.jpg"))), Item("b", FileSource(Path("b.jpg")), (1, 2, 3, 4)))
 DIGESTS = ("0" * 64, "1" * 64)
 
 
 @pytest.mark.parametrize(
     ("items", "digests"),
     [
-        ((Item("c", Path("a.jpg")), ITEMS[1]), DIGESTS),
+        ((Item("c", FileSource(Path("a.jpg"))), ITEMS[1]), DIGESTS),
         (ITEMS, ("2" * 64, DIGESTS[1])),
         (ITEMS, DIGESTS[::-1]),
-        ((ITEMS[0], Item("b", Path("b.jpg"), (1, 2, 3, 5))), DIGESTS),
-        ((ITEMS[0], Item("b", Path("b.jpg"))), DIGESTS),
+        ((ITEMS[0], Item("b", FileSource(Path("b.jpg")), (1, 2, 3, 5))), DIGESTS),
+        ((ITEMS[0], Item("b", FileSource(Path("b.jpg")))), DIGESTS),
         (ITEMS[::-1], DIGESTS[::-1]),
         (ITEMS[:1], DIGESTS[:1]),
         ((), ()),
@@ -208,46 +241,10 @@ def test_the_manifest_s_digest_knows_every_difference(
 
 
 def test_the_manifest_s_digest_does_not_depend_on_where_the_files_lie() -> None:
-    moved = [Item(item.id, Path("/elsewhere") / item.path, item.box) for item in ITEMS]
+    moved = [Item(item.id, FileSource(Path("/elsewhere")), item.box) for item in ITEMS]
     assert manifest_digest(moved, iter(DIGESTS)) == manifest_digest(ITEMS, DIGESTS)
 
 
 def test_the_manifest_needs_as_many_digests_as_items() -> None:
     with pytest.raises(ValueError, match="shorter"):
         manifest_digest(ITEMS, DIGESTS[:1])
-
-
-# --- names of files -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "beginning"),
-    [
-        ("folder:/photos/My Cats", "folder-my-cats-"),
-        ("folder:/photos/My Cats/", "folder-my-cats-"),
-        ("voc:data/VOC2012_Sub.v1", "voc-voc2012-sub-v1-"),
-        ("folder:/", "folder-"),
-        ("folder:猫", "folder-"),
-        ("folder:/photos/caf\udce9", "folder-caf-"),  # a name that is not UTF-8
-    ],
-)
-def test_a_slug_has_the_last_part_and_6_digits_of_the_whole(name: str, beginning: str) -> None:
-    result = slug(name)
-    assert result.startswith(beginning)
-    digits = result.removeprefix(beginning)
-    assert len(digits) == 6
-    assert set(digits) <= set("0123456789abcdef")
-
-
-def test_a_named_data_set_is_its_own_slug() -> None:
-    assert slug("voc2007") == "voc2007"
-
-
-def test_equal_last_parts_have_different_slugs() -> None:
-    assert len({slug(f"{kind}:/{place}/x") for kind in ("voc", "folder") for place in "ab"}) == 4
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-@settings(max_examples=100, deadline=None)
-def test_any_name_has_a_slug_that_may_stand_in_a_file_name(path: str) -> None:
-    assert set(slug(f"folder:{path}")) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")

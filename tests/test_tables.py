@@ -53,7 +53,7 @@ def a_result(
     values = {"dataset": "voc2007", "models": ["vgg16"], "paper": voc, **fields}
     recipe = Recipe.build({**values, "name": name}, "a test")
     plain = sample(*(one_class(f"class {k}", 0.5) for k in range(classes)))
-    measure = recipe.measure or ""
+    measure = recipe.measure
     return plain.model_copy(
         update={
             "name": name,

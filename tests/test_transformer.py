@@ -30,7 +30,7 @@ from vggfeat.errors import (
 from vggfeat.experiment import evaluate, extract
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Draft, Machine, Recipe
 from vggfeat.store.store import DescriptorStore
 from vggfeat.transformer import ImageLike
 
@@ -267,7 +267,7 @@ _ELSEWHERE = {
 
 
 def test_every_default_is_the_recipe_s_or_the_machine_s() -> None:
-    fields = {**Recipe.model_fields, **Machine.model_fields}
+    fields = {**Draft.model_fields, **Machine.model_fields}
     parameters = inspect.signature(VggDescriptor).parameters
     assert set(parameters) == set(fields) - _ELSEWHERE
     for name, parameter in parameters.items():

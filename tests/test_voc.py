@@ -10,8 +10,10 @@ import pytest
 
 from vggfeat.data import open_dataset
 from vggfeat.data.split import Dataset, Kind
-from vggfeat.data.voc import CLASSES
+from vggfeat.data.voc import CLASSES, own_measure
 from vggfeat.errors import DatasetError, DatasetNotFoundError, RecipeError
+from vggfeat.recipe import Recipe
+from vggfeat.sources import FileSource
 
 PARTS: dict[str, tuple[str, ...]] = {
     "train": ("000007", "000002"),  # not sorted: the order of the list is the order of the part
@@ -101,15 +103,17 @@ def test_the_items_are_sorted_and_are_the_files(tmp_path: Path) -> None:
     dataset = opened(root)
     ids = sorted(i for part in PARTS.values() for i in part)
     assert [item.id for item in dataset.items] == ids
-    assert [item.path for item in dataset.items] == [root / "JPEGImages" / f"{i}.jpg" for i in ids]
+    assert [item.source for item in dataset.items] == [
+        FileSource(root / "JPEGImages" / f"{i}.jpg") for i in ids
+    ]
     assert all(item.box is None for item in dataset.items)
 
 
 @pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png"])
 def test_images_may_have_other_endings(tmp_path: Path, suffix: str) -> None:
     dataset = opened(write_tree(tmp_path / "voc", suffix=suffix))
-    assert {item.path.name for item in dataset.items} >= {f"000001{suffix}"}
-    assert all(item.path.is_file() for item in dataset.items)
+    assert {Path(item.source.name).name for item in dataset.items} >= {f"000001{suffix}"}
+    assert all(Path(item.source.name).is_file() for item in dataset.items)
 
 
 def test_images_that_no_list_names_are_left_out(tmp_path: Path) -> None:
@@ -320,7 +324,7 @@ def test_the_small_voc_has_182_images(shared: Path) -> None:
     assert len(dataset.items) == 182
     assert len(split.train.ids) + len(split.val.ids) == 126
     assert len(split.test.ids) == 56
-    assert all(item.path.is_file() for item in dataset.items)
+    assert all(Path(item.source.name).is_file() for item in dataset.items)
     whole = official(shared).splits[0].test
     rows = [whole.ids.index(i) for i in split.test.ids]
     assert np.array_equal(split.test.labels, whole.labels[rows])
@@ -368,3 +372,84 @@ def test_a_labelled_list_of_test_must_be_complete(tmp_path: Path) -> None:
     (lists / "cat_test.txt").write_text("2010_000001 1\n2010_000002 -1\n")
     with pytest.raises(DatasetNotFoundError, match=r"aeroplane_test.txt"):
         open_dataset("voc2012", root)
+
+
+# --- the year of a tree -------------------------------------------------------------------------
+
+
+def measure_of(root: Path, **values: object) -> str:
+    return Recipe.build({"dataset": f"voc:{root}", "models": ["vgg16"], **values}, "a test").measure
+
+
+def dated(root: Path, *ids: str) -> Path:
+    """Write a tree with the given ids, all in train."""
+    parts = {"train": ids, "val": (), "test": ()}
+    labels = {"cat": {"train": [1] * len(ids), "val": (), "test": ()}}
+    return write_tree(root, parts, labels)
+
+
+@pytest.mark.parametrize(
+    ("year", "measure"),
+    [(year, "voc2007" if year < 2010 else "voc2010") for year in range(2007, 2013)],
+)
+def test_a_tree_is_scored_as_voc_was_in_its_year(tmp_path: Path, year: int, measure: str) -> None:
+    assert measure_of(dated(tmp_path / f"VOC{year}", "a")) == measure
+    assert measure_of(tmp_path / f"absent-voc{year}_part") == measure  # the name says enough
+    ids = dated(tmp_path / "ids", "2007_000001", f"{year}_000002")
+    assert measure_of(ids) == measure
+    annotated = dated(tmp_path / "annotated", "2007_000001")
+    (annotated / "Annotations").mkdir()
+    path = annotated / "Annotations" / "2007_000001.xml"
+    path.write_text(f"<annotation>\n\t<folder>VOC{year}</folder>\n</annotation>")
+    assert measure_of(annotated) == measure
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / f"VOC{year}")
+    assert measure_of(link) == measure
+
+
+def test_the_name_says_more_than_annotations_and_these_more_than_ids(tmp_path: Path) -> None:
+    root = dated(tmp_path / "x", "2008_000001")
+    assert own_measure(root) == (
+        "voc2007",
+        "it is of 2008, the newest that an id in its lists names",
+    )
+    (root / "Annotations").mkdir()
+    path = root / "Annotations" / "2008_000001.xml"
+    path.write_text("<annotation><folder>VOC2012</folder></annotation>")
+    assert own_measure(root) == ("voc2010", f"it is of 2012, as '{path}' says")
+    root = root.rename(tmp_path / "VOC2007")
+    assert own_measure(root) == ("voc2007", f"it is of 2007, as the name of '{root}' says")
+
+
+def test_six_digits_are_of_2007_and_other_ids_tell_nothing(tmp_path: Path) -> None:
+    found = own_measure(dated(tmp_path / "six", "000005", "000007"))
+    assert found == ("voc2007", "it is of 2007, whose ids have six digits")
+    for number, ids in enumerate([("000005", "cat"), ("20120_000001",), ("2012_1",), ()]):
+        root = dated(tmp_path / f"other{number}", *ids)
+        assert own_measure(root) is None
+        assert measure_of(root) == "voc2007"
+    assert own_measure(tmp_path / "absent") is None
+    assert measure_of(tmp_path / "absent") == "voc2007"
+
+
+def test_what_cannot_be_read_tells_no_year(tmp_path: Path) -> None:
+    root = dated(tmp_path / "x", "2012_000001")
+    (lists_of(root) / "train.txt").write_bytes(b"\xff\xfe")
+    assert own_measure(root) is None
+
+
+def test_the_measure_and_its_reason_are_told_unless_it_was_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = dated(tmp_path / "x", "2011_000001")
+    caplog.set_level("INFO", "vggfeat")
+    assert measure_of(root, measure="voc2007") == "voc2007"
+    assert not caplog.messages
+    assert measure_of(root) == "voc2010"
+    reason = "it is of 2011, the newest that an id in its lists names"
+    assert caplog.messages == [f"voc:{root} is scored by voc2010: {reason}"]
+
+
+def test_the_small_voc_is_of_2007(shared: Path) -> None:
+    root = shared / "voc2007-mini" / "VOCdevkit" / "VOC2007"
+    assert own_measure(root) == ("voc2007", f"it is of 2007, as the name of '{root}' says")

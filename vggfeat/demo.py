@@ -80,6 +80,7 @@ def demo_recipe(folder: Path) -> Recipe:
         "models": ["vgg16-thin"],
         "weights": ["random:0"],
         "scales": [256, 384, 512],
+        "measure": "voc2007",
     }
     return Recipe.build(values, "the demo")
 

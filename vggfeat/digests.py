@@ -1,4 +1,7 @@
-"""SHA-256 of files, remembered by path, size, times and inode, so that nothing is hashed twice."""
+"""SHA-256 of files, remembered by path, size, times and inode, so that nothing is hashed twice.
+
+What `Source.state` returns of other sources is remembered in the same way.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from vggfeat.sources import FileSource, Source, State
+
 _log = logging.getLogger(__name__)
 
 _TABLE = """CREATE TABLE IF NOT EXISTS digest
     (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, sha256 TEXT)
 """
 _BATCH = 500  # files per transaction
+_BLOCK = 1 << 18  # bytes read at once
 UNREADABLE = "0" * 64  # stands for the digest of a file that cannot be read
 
 
@@ -37,7 +43,7 @@ def sha256_of(path: Path, *, fresh: bool = False) -> str:
     Raises:
         OSError: If it cannot be read.
     """
-    digest = next(sha256_of_each([path], fresh=fresh))
+    digest = next(sha256_of_each([FileSource(path)], fresh=fresh))
     if digest == UNREADABLE:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError(errno.EINVAL, "no regular file", str(path))
@@ -45,20 +51,20 @@ def sha256_of(path: Path, *, fresh: bool = False) -> str:
     return digest
 
 
-def sha256_of_each(paths: Iterable[Path], *, fresh: bool = False) -> Iterator[str]:
-    """Yield the SHA-256 of each file, in order; memory does not grow with their number.
+def sha256_of_each(sources: Iterable[Source], *, fresh: bool = False) -> Iterator[str]:
+    """Yield the SHA-256 of each source, in order; memory does not grow with their number.
 
     Args:
-        paths: The files.
+        sources: What is hashed.
         fresh: Hash them even if they look unchanged.
 
     Yields:
-        64 hexadecimal digits each; `UNREADABLE` for a file that cannot be read.
+        64 hexadecimal digits each; `UNREADABLE` for what cannot be read.
     """
-    rest = iter(paths)
+    rest = iter(sources)
     with closing(_connect()) as known, ThreadPoolExecutor() as pool:
         while batch := list(islice(rest, _BATCH)):
-            keys = [_key(path) for path in batch]
+            keys = [_key(source) for source in batch]
             found = [None if fresh or key is None else _look_up(known, key) for key in keys]
             absent = [i for i, digest in enumerate(found) if digest is None]
             hashed = dict(zip(absent, pool.map(_hash, [batch[i] for i in absent]), strict=True))
@@ -67,25 +73,20 @@ def sha256_of_each(paths: Iterable[Path], *, fresh: bool = False) -> Iterator[st
             yield from (digest or hashed[i] for i, digest in enumerate(found))
 
 
-_Key = tuple[str, int, int, int, int]
-
-
-def _key(path: Path) -> _Key | None:
+def _key(source: Source) -> State | None:
     try:
-        status = path.stat()
+        return source.state()
     except OSError:
         return None
-    # File names need not be valid UTF-8, the text of a database must be.
-    name = os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
-    return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
 
 
-def _hash(path: Path) -> str:
+def _hash(source: Source) -> str:
     try:
-        if not path.is_file():  # a pipe would block for ever
-            return UNREADABLE
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        with source.open() as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+            return digest.hexdigest()
     except OSError:
         return UNREADABLE
 
@@ -109,7 +110,7 @@ def _connect() -> sqlite3.Connection:
     return sqlite3.connect(":memory:")
 
 
-def _look_up(known: sqlite3.Connection, key: _Key) -> str | None:
+def _look_up(known: sqlite3.Connection, key: State) -> str | None:
     try:
         row = known.execute(
             "SELECT sha256 FROM digest WHERE path=? AND size=? AND mtime=? AND ctime=? AND inode=?",

@@ -241,12 +241,6 @@ def evaluate(
                 "An SVM needs one sub-folder per class.",
                 "`vggfeat extract` alone gives its descriptors.",
             )
-        if recipe.measure == "mean_class_recall" and dataset.kind is Kind.MULTI_LABEL:
-            raise RecipeError(
-                f"measure = 'mean_class_recall' on {recipe.dataset!r}.",
-                "Its images have any number of classes, so there is no class recall.",
-                "Pass --measure voc2007 or voc2010.",
-            )
         for which in recipe.described[len(held) :]:
             job = plan_store(recipe, machine, dataset, which, watch)
             try:
@@ -279,7 +273,7 @@ def _split_run(
     search, classifier, scores = fitted.search, fitted.classifier, fitted.scores
     train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
     test = samples["test"]
-    values, counted = means(test.labels, scores, dataset.kind, recipe.measure or "voc2007")
+    values, counted = means(test.labels, scores, dataset.kind, recipe.measure)
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
     return SplitRun(
@@ -288,7 +282,7 @@ def _split_run(
         outcome=SplitOutcome(
             sizes={part: len(sample.ids) for part, sample in samples.items()},
             search=Search(
-                measure=recipe.measure or "voc2007",
+                measure=recipe.measure,
                 grid=search.grid,
                 means=tuple(number(mean) for mean in search.means),
                 grown=search.grown,
@@ -334,7 +328,7 @@ def fit_and_score(
         grid=recipe.grid,
         choose_c=recipe.choose_c,
         difficult=recipe.difficult,
-        measure=recipe.measure or "voc2007",
+        measure=recipe.measure,
         seed=recipe.seed,
         device=str(torch_device(device_names(machine.device)[0])),
         workers=workers(machine),
@@ -397,7 +391,7 @@ def write_report(result: Result, machine: Machine) -> Path:
         _log.warning("the page has no pictures: %s", error)
         write_page(result, path)
         return path
-    whole = "image" in (recipe.regions or ())
+    whole = "image" in recipe.regions
     write_page(result, path, lambda image: picture(items[image], whole=whole))
     return path
 
@@ -491,8 +485,9 @@ def fused(held: Sequence[Rows], recipe: Recipe) -> Floats:
     Returns:
         (n, D) float32, rows of norm 1; NaN where one of the images is unreadable.
     """
-    how = recipe.aggregate or "average"
-    return fuse([aggregate(r.descriptors, r.norms, how, recipe.normalise) for r in held])
+    return fuse(
+        [aggregate(r.descriptors, r.norms, recipe.aggregate, recipe.normalise) for r in held]
+    )
 
 
 def _used(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
@@ -533,7 +528,6 @@ def _result(
 ) -> Result:
     outcomes = tuple(run.outcome for run in runs)
     classes = class_means([run.classes for run in runs])
-    measure = recipe.measure or "voc2007"
     confused = sum((run.confusion for run in runs), Counter[tuple[int, int]]())
     values, deviations = split_means([outcome.means for outcome in outcomes])
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
@@ -550,8 +544,8 @@ def _result(
         confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
         deviations=deviations,
-        measure=measure,
-        score=values.get(measure),
+        measure=recipe.measure,
+        score=values.get(recipe.measure),
         warnings=_warnings(stores, classes, outcomes),
         seconds=seconds,
         versions=versions(),

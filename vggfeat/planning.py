@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat import __version__
-from vggfeat.data.split import Dataset, Item, manifest_digest, slug
+from vggfeat.data.names import slug
+from vggfeat.data.split import Dataset, Item, manifest_digest
 from vggfeat.digests import sha256_of_each
 from vggfeat.errors import StoreError, StoreNotFoundError
 from vggfeat.nets.architectures import Architecture, architecture
@@ -214,8 +215,8 @@ def budget_of(recipe: Recipe, machine: Machine, model: str, weights: Weights) ->
 def _hashed(items: Sequence[Item], machine: Machine, watch: Watch) -> list[str]:
     digests = []
     with watch.step("hash images", len(items), "images") as advance:
-        paths = (item.path for item in items)
-        for digest in sha256_of_each(paths, fresh=machine.verify_images):
+        sources = (item.source for item in items)
+        for digest in sha256_of_each(sources, fresh=machine.verify_images):
             digests.append(digest)
             advance(1)
     return digests

@@ -11,8 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vggfeat.data import check_name
-from vggfeat.data.split import slug
+from vggfeat.data.names import NAMED, known, own_measure, slug
 from vggfeat.errors import RecipeError, nearest
 from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
 
@@ -21,10 +20,6 @@ Loss = Literal["hinge", "squared_hinge"]
 Region = Literal["image", "box"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
-
-_VOC_SCALES = (256, 384, 512, 640, 768)  # Simonyan & Zisserman 2015, App. B
-_CALTECH_SCALES = (256, 384, 512)
-_WITH_BOXES = "voc2012-action"
 
 
 class _Record(BaseModel):
@@ -63,11 +58,11 @@ class Ablation(_Record):
     answer: str
 
 
-class Recipe(_Record):
-    """Everything that decides the numbers of one experiment; each default stands here alone.
+class Draft(_Record):
+    """What somebody says of an experiment; each default that no data set decides stands here alone.
 
     Attributes:
-        dataset: A name of `vggfeat.data.NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
+        dataset: A name of `vggfeat.data.names.NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
         models: One net, or several for late fusion.
         weights: One for all nets or one each: "oxford", "torchvision", "random:SEED" or a path.
         profile: Preprocessing of a weight file that does not tell itself, and, where its layout
@@ -123,7 +118,7 @@ class Recipe(_Record):
     @field_validator("dataset")
     @classmethod
     def _known_dataset(cls, value: str) -> str:
-        check_name(value)
+        known(value)
         kind, colon, path = value.partition(":")
         return f"{kind}:{Path(path)}" if colon else value  # "photos/" is "photos"
 
@@ -163,6 +158,30 @@ class Recipe(_Record):
             raise RecipeError(f"Grid {value}.", "Every C must be a positive number.")
         return None if value is None else tuple(sorted(set(value)))
 
+    def completed(self) -> dict[str, Any]:
+        """Return all values, with the data set's own where this says none."""
+        record = known(self.dataset)
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        for name in ("scales", "regions", "aggregate"):
+            if values[name] is None:
+                values[name] = getattr(record, name)
+        if self.measure is None:
+            values["measure"] = own_measure(self.dataset)
+        return values
+
+
+class Recipe(Draft):
+    """A complete recipe: what decides the numbers of one experiment, with nothing left open.
+
+    The fields are those of `Draft`; the four that a data set decides where nobody else does are
+    never None. `build` and `from_toml` make recipes of drafts.
+    """
+
+    scales: tuple[int, ...]
+    regions: tuple[Region, ...]
+    aggregate: Aggregate
+    measure: Measure
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.choose_c == "per-class" and self.measure == "mean_class_recall":
@@ -171,11 +190,13 @@ class Recipe(_Record):
                 "Recall of one class rises as the others' C falls, so no class can choose alone.",
                 "Pass --choose-c shared, or an average precision as --measure.",
             )
-        if "box" in (self.regions or ()) and not self.dataset.startswith(_WITH_BOXES):
+        record = known(self.dataset)
+        check_measure(self, one_class=record.one_class)
+        if "box" in self.regions and not record.boxes:
             raise RecipeError(
-                f"regions = {list(self.regions or ())} on {self.dataset!r}.",
+                f"regions = {list(self.regions)} on {self.dataset!r}.",
                 "Its items are whole images, without boxes.",
-                f"Leave regions out, or take {_WITH_BOXES}.",
+                f"Leave regions out, or take {' or '.join(n for n in NAMED if NAMED[n].boxes)}.",
             )
         if len(self.weights) not in {1, len(self.models)}:
             raise RecipeError(
@@ -200,7 +221,7 @@ class Recipe(_Record):
             if isinstance(frozen.get(key), str):
                 frozen[key] = (frozen[key],)
         try:
-            return cls.model_validate(cls.model_validate(frozen)._completed())
+            return cls.model_validate(Draft.model_validate(frozen).completed())
         except ValidationError as error:
             raise _explained(error, cls, source) from None
 
@@ -237,23 +258,10 @@ class Recipe(_Record):
         """Return what identifies the experiment: all but its name and what it is compared with."""
         return self.model_dump(mode="json", exclude={"name", "paper", "ablation"})
 
-    def _completed(self) -> dict[str, Any]:
-        voc = self.dataset.startswith("voc")
-        boxes = self.dataset.startswith(_WITH_BOXES)
-        precision = "voc2010" if self.dataset.startswith("voc2012") else "voc2007"
-        own = {
-            "scales": _VOC_SCALES if voc else _CALTECH_SCALES,
-            "regions": ("image", "box") if boxes else ("image",),
-            "aggregate": "average" if voc else "stack",
-            "measure": precision if voc else "mean_class_recall",
-        }
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return values | {k: v for k, v in own.items() if values[k] is None}
-
     @property
     def described(self) -> tuple[tuple[str, Region], ...]:
         """Each net with each region: one store, and one block of the fused descriptor, for each."""
-        return tuple((model, region) for model in self.models for region in self.regions or ())
+        return tuple((model, region) for model in self.models for region in self.regions)
 
     @property
     def descriptor_size(self) -> int:
@@ -263,9 +271,26 @@ class Recipe(_Record):
 
     @property
     def q(self) -> tuple[int, ...]:
-        """The scales, once completed."""
-        assert self.scales is not None, "build() completes every recipe"
+        """The scales."""
         return self.scales
+
+
+def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:
+    """Check that a recipe's measure fits the labels of its data set.
+
+    Args:
+        recipe: Names both.
+        one_class: Whether every image has exactly one class; None if that is not known yet.
+
+    Raises:
+        RecipeError: If it does not.
+    """
+    if recipe.measure == "mean_class_recall" and one_class is False:
+        raise RecipeError(
+            f"measure = 'mean_class_recall' on {recipe.dataset!r}.",
+            "Its images have any number of classes, so there is no class recall.",
+            "Pass --measure voc2007 or voc2010.",
+        )
 
 
 class Machine(_Record):

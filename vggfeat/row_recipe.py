@@ -168,8 +168,7 @@ class RowRecipe(BaseModel):
             weights: That the recipe asks for.
         """
         net = self.net if self.net in recipe.models else recipe.models[0]
-        regions = recipe.regions or (self.region,)
-        region = self.region if self.region in regions else regions[0]
+        region = self.region if self.region in recipe.regions else recipe.regions[0]
         wanted = RowRecipe.of(recipe, (net, region), weights)
         kept = {name: getattr(self, name) for name in _BEYOND_RECIPES}
         if _library(wanted.resampler) == _library(self.resampler):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data import action, open_dataset, voc
+from vggfeat.data.names import proxy_of
 from vggfeat.errors import DatasetNotFoundError, StoreNotFoundError, UnsafeArchiveError
 from vggfeat.experiment import blocks_of, read_sample
 from vggfeat.publish import make_folder, publish_bytes
@@ -154,7 +155,7 @@ def _task_of(result: Result) -> Task:
     """Return what a result is submitted to, if it can be."""
     recipe = Recipe.build(result.recipe, f"'{result.name}'")
     if recipe.dataset not in _TASKS:
-        official = recipe.dataset.removesuffix("-val")
+        official = proxy_of(recipe.dataset)
         remedy = f"Run the same recipe on {official!r}." if official in _TASKS else ""
         raise SubmissionError(
             f"'{result.name}' is a result on {recipe.dataset!r}.",

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggfeat.data import open_dataset
-from vggfeat.data.published import PublishedDataset, fetch_dataset, lacking, published
-from vggfeat.data.split import Dataset
+from vggfeat.data.published import PublishedDataset, fetch_dataset, lacking, published_for
+from vggfeat.data.split import Dataset, Kind
 from vggfeat.errors import DatasetNotFoundError, WeightsNotFoundError
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.catalogue import PublishedWeights
 from vggfeat.nets.shelf import fetch_file, place_of, published_file
 from vggfeat.nets.weights import find_weights
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Machine, Recipe, check_measure
 
 _log = logging.getLogger(__name__)
 
@@ -81,9 +81,15 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
         recipe: Names the data set.
         machine: Says where data sets are.
         stored_ids: The ids of a store that stands in for the images.
+
+    Raises:
+        RecipeError: If the recipe's measure does not fit the labels.
+        DatasetNotFoundError: If it is not on disk.
+        DatasetError: If it contradicts itself.
     """
     name = recipe.dataset
     dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
+    check_measure(recipe, one_class=dataset.kind is not Kind.MULTI_LABEL)
     if dataset.ignored:
         count, first = len(dataset.ignored), dataset.ignored[0]
         _log.info("%d files are no images and are left out, the first is '%s'", count, first)
@@ -107,7 +113,7 @@ def survey(recipe: Recipe, machine: Machine) -> Supplies:
     try:
         dataset = open_for(recipe, machine)
     except DatasetNotFoundError as error:
-        public = {d.name: d for d in published()}.get(recipe.dataset.removesuffix("-val"))
+        public = published_for(recipe.dataset)
         if public is None:
             raise
         dataset = AbsentDataset(what=public, error=error)

@@ -30,7 +30,8 @@ from vggfeat.experiment import Block, fused, read_fused
 from vggfeat.extract.images import Pixels, as_file, sha256
 from vggfeat.planning import find_store, plan_store
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Draft, Machine, Recipe
+from vggfeat.sources import FileSource
 from vggfeat.store.store import DescriptorStore
 from vggfeat.supplies import provide_weights
 
@@ -39,7 +40,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | Pixels
 
 _DATASET = "folder:images"  # a recipe wants one; it decides the default scales and their use
 _WHO = "VggDescriptor"
-_R, _M = Recipe.model_fields, Machine.model_fields  # every default stands there
+_R, _M = Draft.model_fields, Machine.model_fields  # every default stands there
 
 
 class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
@@ -258,7 +259,7 @@ def _item(image: ImageLike, number: int, folder: Path) -> Item:
         path = Path(image)
         if not path.exists() or path.is_dir():
             raise ImageNotFoundError(f"X[{number}]: there is no file '{path}'.")
-        return Item(item_id(path), path)
+        return Item(item_id(path), FileSource(path))
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             wrong = f"X[{number}] is an array of shape {image.shape} and type {image.dtype}."
@@ -268,4 +269,4 @@ def _item(image: ImageLike, number: int, folder: Path) -> Item:
     data = as_file(image, f"X[{number}]")
     path = folder / f"{sha256(data).tobytes().hex()}.ppm"
     path.write_bytes(data)
-    return Item(path.name, path)  # named by content: the same image is one row
+    return Item(path.name, FileSource(path))  # named by content: the same image is one row

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vggfeat.data import action, caltech, folder, listed, voc
-from vggfeat.data.split import Dataset
-from vggfeat.errors import RecipeError, nearest
+from vggfeat.data.names import NAMED, Wanted, opener
 
-NAMED = (
-    *("voc2007", "voc2012", "voc2012-val", "voc2012-action", "voc2012-action-val"),
-    *("caltech101", "caltech256"),
-)
-PATTERNS = ("voc:PATH", "folder:PATH", "csv:PATH")
-
-
-def check_name(name: str) -> None:
-    """Check that a data set of that name could exist.
-
-    Raises:
-        RecipeError: If there is none.
-    """
-    kind, _, path = name.partition(":")
-    if name in NAMED or (f"{kind}:PATH" in PATTERNS and path):
-        return
-    if name and Path(name).is_dir():
-        raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'folder:{name}'?")
-    if name.endswith(".csv"):
-        raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'csv:{name}'?")
-    raise RecipeError(f"Unknown data set {name!r}.", nearest(name, [*NAMED, *PATTERNS]))
+if TYPE_CHECKING:
+    from vggfeat.data.split import Dataset
 
 
 def open_dataset(
@@ -38,7 +18,7 @@ def open_dataset(
     """Open a data set.
 
     Args:
-        name: One of `NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
+        name: A name of `vggfeat.data.names.NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
         data_root: Where named data sets are looked for.
         seed: Decides the parts of a folder or a list that does not say them itself.
         stored_ids: The ids of a store that stands in for the images: these need not be on disk.
@@ -48,21 +28,6 @@ def open_dataset(
         DatasetNotFoundError: If it is not on disk.
         DatasetError: If it contradicts itself.
     """
-    check_name(name)
-    kind, _, path = name.partition(":")
-    if kind == "folder":
-        return folder.open_folder(Path(path), seed=seed, stored_ids=stored_ids)
-    if kind == "csv":
-        return listed.open_csv(Path(path), seed=seed, stored_ids=stored_ids)
-    if kind.startswith("caltech"):
-        return caltech.open_caltech(name, data_root, stored_ids=stored_ids)
-    images = stored_ids is None
-    if kind == "voc":
-        return voc.open_tree(Path(path), name, images=images)
-    return {
-        "voc2007": voc.open_voc2007,
-        "voc2012": voc.open_voc2012,
-        "voc2012-val": voc.open_voc2012_val,
-        "voc2012-action": action.open_action,
-        "voc2012-action-val": action.open_action_val,
-    }[name](data_root, images=images)
+    load = opener(name)
+    root = data_root if name in NAMED else Path(name.partition(":")[2])
+    return load(Wanted(name=name, root=root, seed=seed, stored_ids=stored_ids))

@@ -11,9 +11,11 @@ import defusedxml.ElementTree
 import numpy as np
 from defusedxml.common import DefusedXmlException
 
+from vggfeat.data.names import Wanted
 from vggfeat.data.split import Dataset, Item, Kind, Labels, Part, Split, sorted_items
 from vggfeat.data.voc import find_devkit, image_paths, read_list, val_as_test
 from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.sources import FileSource
 
 ACTIONS = (  # 'other', the devkit's first, is no class: its persons are negatives of all ten
     *("jumping", "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse"),
@@ -27,7 +29,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Box = tuple[int, int, int, int]
 
 
-def open_action(data_root: Path, *, images: bool = True) -> Dataset:
+def open_action(wanted: Wanted) -> Dataset:
     """Open VOC 2012 action: 6,278 persons on 4,588 images of train and val, and those of test.
 
     Dataset format: one list per action and part with lines `image object label`, and the boxes in
@@ -35,14 +37,14 @@ def open_action(data_root: Path, *, images: bool = True) -> Dataset:
     not public: they are 0 here, so that nothing is measured on it.
 
     Args:
-        data_root: Holds `VOCdevkit/VOC2012` or `VOC2012`, or is that folder itself.
-        images: Whether images and annotations must be there too.
+        wanted: Its root holds `VOCdevkit/VOC2012` or `VOC2012`, or is that folder itself;
+            annotations must be there where images must.
 
     Raises:
         DatasetNotFoundError: If it is not there.
         DatasetError: If lists and annotations contradict each other.
     """
-    root = find_devkit(data_root, "voc2012", _LISTS)
+    root = find_devkit(wanted.root, "voc2012", _LISTS)
     if not (root / _LISTS / "test.txt").exists():
         raise DatasetNotFoundError(
             "voc2012-action",
@@ -50,27 +52,26 @@ def open_action(data_root: Path, *, images: bool = True) -> Dataset:
             "The test images come from the evaluation server, after registration "
             "(datasets/voc2012-action/README.md); 'voc2012-action-val' needs only train and val.",
         )
-    split = Split(**{part: _read_part(root, part) for part in _PARTS})
-    return _dataset(root, "voc2012-action", split, images)
+    return _dataset(root, wanted, Split(**{part: _read_part(root, part) for part in _PARTS}))
 
 
-def open_action_val(data_root: Path, *, images: bool = True) -> Dataset:
+def open_action_val(wanted: Wanted) -> Dataset:
     """Open VOC 2012 action with val in the place of test, the proxy that can be scored offline.
 
-    A fifth of train, the first by a hash of the id, becomes the validation part.
+    A fifth of train's images, the first by a hash of the id, become the validation part, each with
+    all its persons.
 
     Args:
-        data_root: As for `open_action`; the test images are not needed.
-        images: Whether images and annotations must be there too.
+        wanted: As for `open_action`; the test images are not needed.
 
     Raises:
         DatasetNotFoundError: If it is not there.
         DatasetError: If lists and annotations contradict each other.
     """
-    root = find_devkit(data_root, "voc2012", _LISTS)
+    root = find_devkit(wanted.root, "voc2012", _LISTS)
     nobody = Part(ids=(), labels=np.empty((0, len(ACTIONS)), np.int8))
     official = Split(train=_read_part(root, "train"), val=_read_part(root, "val"), test=nobody)
-    return _dataset(root, "voc2012-action-val", val_as_test(official), images)
+    return _dataset(root, wanted, val_as_test(official))
 
 
 def read_boxes(path: Path) -> list[tuple[str, Box]]:
@@ -120,18 +121,18 @@ def _box(element: Element, path: Path) -> Box:
     return xmin, ymin, xmax, ymax
 
 
-def _dataset(root: Path, name: str, split: Split, images: bool) -> Dataset:
+def _dataset(root: Path, wanted: Wanted, split: Split) -> Dataset:
     if not split.ids:
         raise DatasetError(f"The lists in '{root / _LISTS}' name no person at all.")
     pictures = sorted({_image(i) for i in split.ids})
-    paths = image_paths(root, pictures, images=images)
-    boxes = _boxes(root, split.ids) if images else {}
+    paths = image_paths(root, pictures, images=wanted.images)
+    boxes = _boxes(root, split.ids) if wanted.images else {}
     return Dataset(
-        name=name,
+        name=wanted.name,
         kind=Kind.MULTI_LABEL,
         classes=ACTIONS,
         items=sorted_items(
-            Item(i, paths[_image(i)], boxes.get(i), image=_image(i)) for i in split.ids
+            Item(i, FileSource(paths[_image(i)]), boxes.get(i), image=_image(i)) for i in split.ids
         ),
         splits=(split,),
     )
@@ -166,7 +167,7 @@ def _read_part(root: Path, part: str) -> Part:
     lists = root / _LISTS
     if part == "test" and not any((lists / f"{a}_test.txt").exists() for a in ACTIONS):
         persons = _unlabelled(root, lists / "test.txt")
-        return Part(ids=persons, labels=np.zeros((len(persons), len(ACTIONS)), np.int8))
+        return _part(persons, np.zeros((len(persons), len(ACTIONS)), np.int8))
     ids: tuple[str, ...] | None = None
     columns = []
     for action in ACTIONS:
@@ -179,7 +180,11 @@ def _read_part(root: Path, part: str) -> Part:
             )
         ids = own
         columns.append(labels)
-    return Part(ids=ids or (), labels=np.stack(columns, axis=1))
+    return _part(ids or (), np.stack(columns, axis=1))
+
+
+def _part(persons: tuple[str, ...], labels: Labels) -> Part:
+    return Part(ids=persons, labels=labels, images=tuple(map(_image, persons)))
 
 
 def _read_labels(path: Path) -> tuple[tuple[str, ...], Labels]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vggfeat.data.names import Wanted
 from vggfeat.data.split import (
     Dataset,
     Item,
@@ -13,9 +14,11 @@ from vggfeat.data.split import (
     Split,
     hash_order,
     one_class_part,
+    same_files,
     sorted_items,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.sources import FileSource
 
 SPLITS = 3
 _VAL_SHARE = 0.2  # of the training images
@@ -37,7 +40,7 @@ _PROTOCOLS = {
 }
 
 
-def open_caltech(name: str, data_root: Path, *, stored_ids: Sequence[str] | None = None) -> Dataset:
+def open_caltech(wanted: Wanted) -> Dataset:
     """Open Caltech-101 (9,144 images of 102 classes) or Caltech-256 (30,607 of 257).
 
     Background and clutter count as classes, as in the paper. Each of the three splits orders the
@@ -46,21 +49,21 @@ def open_caltech(name: str, data_root: Path, *, stored_ids: Sequence[str] | None
     If you use them, cite Fei-Fei et al. 2004, Griffin et al. 2007.
 
     Args:
-        name: "caltech101" or "caltech256".
-        data_root: Holds `<name>/<folder>` or `<folder>`, or is that folder itself, where the folder
-            is `101_ObjectCategories` or `256_ObjectCategories`.
-        stored_ids: The ids of a store that stands in for the images.
+        wanted: "caltech101" or "caltech256". Its root holds `<name>/<folder>` or `<folder>`, or is
+            that folder itself, where the folder is `101_ObjectCategories` or
+            `256_ObjectCategories`.
 
     Raises:
         DatasetNotFoundError: If it is not there.
         DatasetError: If classes are missing, or one has too few images for the protocol.
     """
+    name = wanted.name
     protocol = _PROTOCOLS[name]
     ignored: list[str] = []
-    if stored_ids is not None:
-        items = sorted_items(Item(i, data_root / i) for i in stored_ids)
+    if wanted.stored_ids is not None:
+        items = sorted_items(Item(i, FileSource(wanted.root / i)) for i in wanted.stored_ids)
     else:
-        items = sorted_items(_scan(_find(name, data_root), ignored))
+        items = sorted_items(_scan(_find(name, wanted.root), ignored))
     classes: dict[str, list[str]] = {}
     for item in items:
         classes.setdefault(PurePosixPath(item.id).parts[0], []).append(item.id)
@@ -77,12 +80,13 @@ def open_caltech(name: str, data_root: Path, *, stored_ids: Sequence[str] | None
                 f"The protocol takes {protocol.train} to train and needs one to test.",
                 f"`vggfeat datasets verify {name}` says what is there.",
             )
+    same = same_files(items)
     return Dataset(
         name=name,
         kind=Kind.ONE_CLASS,
         classes=tuple(classes),
         items=items,
-        splits=tuple(_split(classes, protocol, seed) for seed in range(1, SPLITS + 1)),
+        splits=tuple(_split(classes, protocol, seed, same) for seed in range(1, SPLITS + 1)),
         ignored=tuple(sorted(ignored)),
     )
 
@@ -109,13 +113,15 @@ def _scan(root: Path, ignored: list[str]) -> list[Item]:
     for folder in (one for one in root.iterdir() if one.is_dir()):
         for path in folder.iterdir():
             if path.suffix.lower() == ".jpg" and not path.name.startswith("."):
-                items.append(Item(f"{folder.name}/{path.name}", path))
+                items.append(Item(f"{folder.name}/{path.name}", FileSource(path)))
             else:
                 ignored.append(f"{folder.name}/{path.name}")
     return items
 
 
-def _split(classes: dict[str, list[str]], protocol: _Protocol, seed: int) -> Split:
+def _split(
+    classes: dict[str, list[str]], protocol: _Protocol, seed: int, same: Mapping[str, str]
+) -> Split:
     chosen: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "test": []}
     val = round(_VAL_SHARE * protocol.train)
     last = None if protocol.test is None else protocol.train + protocol.test
@@ -124,4 +130,5 @@ def _split(classes: dict[str, list[str]], protocol: _Protocol, seed: int) -> Spl
         chosen["val"] += [(i, label) for i in order[:val]]
         chosen["train"] += [(i, label) for i in order[val : protocol.train]]
         chosen["test"] += [(i, label) for i in order[protocol.train : last]]
-    return Split(**{part: one_class_part(rows, tuple(classes)) for part, rows in chosen.items()})
+    parts = {part: one_class_part(rows, tuple(classes), same) for part, rows in chosen.items()}
+    return Split(**parts)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from vggfeat.data.names import Wanted
 from vggfeat.data.split import (
     Dataset,
     Item,
@@ -14,11 +15,13 @@ from vggfeat.data.split import (
     Split,
     divided,
     one_class_part,
+    same_files,
     sorted_items,
     unlabelled_split,
     without_val,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ImageNotFoundError
+from vggfeat.sources import FileSource
 
 _log = logging.getLogger(__name__)
 
@@ -26,10 +29,11 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
 _PARTS = ("train", "val", "test")
+_Chosen = dict[str, list[tuple[str, str]]]  # part → (id, class) of its images
 _EXPECTED = f"Expected files ending in {', '.join(sorted(SUFFIXES))}."
 
 
-def open_folder(root: Path, *, seed: int = 0, stored_ids: Sequence[str] | None = None) -> Dataset:
+def open_folder(wanted: Wanted) -> Dataset:
     """Open a folder of images.
 
     Dataset format: `<class>/<image>`; or `train|val|test/<class>/<image>` where the parts are
@@ -38,32 +42,31 @@ def open_folder(root: Path, *, seed: int = 0, stored_ids: Sequence[str] | None =
     the rest val, at least one image each.
 
     Args:
-        root: The folder.
-        seed: Enters the hash.
-        stored_ids: The ids of a store that stands in for the images.
+        wanted: Its root is the folder, its seed enters the hash.
 
     Raises:
         DatasetNotFoundError: If there is no such folder.
-        DatasetError: If it holds no image, or a class holds fewer than 3.
+        DatasetError: If it holds no image, a class holds fewer than 3, or one file is in two parts.
     """
-    name = f"folder:{root}"
+    root = wanted.root
     ignored: list[str] = []
-    if stored_ids is not None:
-        items = sorted_items(Item(i, root / i) for i in stored_ids)
+    if wanted.stored_ids is not None:
+        items = sorted_items(Item(i, FileSource(root / i)) for i in wanted.stored_ids)
     elif root.is_dir():
-        items = sorted_items(_scan(root, ignored))
+        items = sorted_items(Item(i, FileSource(path)) for i, path in _scan(root, ignored))
     else:
-        raise DatasetNotFoundError(name, [root], "Check the path.")
+        raise DatasetNotFoundError(wanted.name, [root], "Check the path.")
     if not items:
         raise DatasetError(
             f"'{root}' holds no image.",
             _EXPECTED,
             "Check the path.",
         )
-    kind, classes, split = _arrange([item.id for item in items], seed)
+    kind, classes, chosen = _arrange([item.id for item in items], wanted.seed)
+    split = _split(chosen, classes, same_files(items))
     kept = set(split.ids)
     return Dataset(
-        name=name,
+        name=wanted.name,
         kind=kind,
         classes=classes,
         items=tuple(item for item in items if item.id in kept),
@@ -89,7 +92,7 @@ def named_images(paths: Iterable[Path]) -> tuple[Item, ...]:
         if not path.exists():
             raise ImageNotFoundError(f"There is no '{path}'.")
         for file in _images_below(path) if path.is_dir() else [path]:
-            found.setdefault(item_id(file), Item(item_id(file), file))
+            found.setdefault(item_id(file), Item(item_id(file), FileSource(file)))
     return tuple(found.values())
 
 
@@ -107,16 +110,17 @@ def item_id(relative: Path) -> str:
 
 def _images_below(folder: Path) -> list[Path]:
     ignored: list[str] = []
-    items = sorted(_scan(folder, ignored), key=lambda item: item.id)
-    if not items:
+    found = sorted(_scan(folder, ignored))
+    if not found:
         raise ImageNotFoundError(f"'{folder}' holds no image.", _EXPECTED)
     if ignored:
         count, first = len(ignored), min(ignored)
         _log.info("%d files in '%s' are no images, the first is '%s'", count, folder, first)
-    return [item.path for item in items]
+    return [path for _, path in found]
 
 
-def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
+def _scan(root: Path, ignored: list[str]) -> Iterable[tuple[str, Path]]:
+    """Yield id and path of the images below a folder; `ignored` gets the ids of other files."""
     for folder, folders, files in os.walk(root, followlinks=True):
         here = Path(folder).resolve()
         # a link to a folder above would repeat everything, again and again
@@ -125,12 +129,13 @@ def _scan(root: Path, ignored: list[str]) -> Iterable[Item]:
             path = Path(folder) / file
             relative = item_id(path.relative_to(root))
             if path.suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield Item(relative, path)
+                yield relative, path
             else:
                 ignored.append(relative)
 
 
-def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Split]:
+def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], _Chosen]:
+    """Return the kind, the classes, and of each part the ids with their classes."""
     parts = {PurePosixPath(i).parts[0] for i in ids if "/" in i}
     if {"train", "test"} <= parts <= set(_PARTS):
         return _arrange_given(ids, seed)
@@ -142,21 +147,21 @@ def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Spli
         )
     labelled = [i for i in ids if "/" in i]
     if not labelled:
-        return Kind.UNLABELLED, (), unlabelled_split(ids)
-    chosen: dict[str, list[tuple[str, str]]] = {part: [] for part in _PARTS}
+        return Kind.UNLABELLED, (), {"test": [(i, "") for i in ids]}
+    chosen: _Chosen = {part: [] for part in _PARTS}
     classes = _by_class(labelled, depth=0)
     for name, members in classes.items():
         for part, some in divided(members, seed, name).items():
             chosen[part] += [(i, name) for i in some]
-    return Kind.ONE_CLASS, tuple(classes), _split(chosen, tuple(classes))
+    return Kind.ONE_CLASS, tuple(classes), chosen
 
 
-def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], Split]:
+def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], _Chosen]:
     unclassed = [i for i in ids if i.count("/") < 2]
     if unclassed:
         raise DatasetError(f"Image {unclassed[0]!r} has no class.", "Expected PART/CLASS/IMAGE.")
     classes = tuple(_by_class(ids, depth=1))
-    chosen: dict[str, list[tuple[str, str]]] = {part: [] for part in _PARTS}
+    chosen: _Chosen = {part: [] for part in _PARTS}
     for i in ids:
         part, name = PurePosixPath(i).parts[:2]
         chosen[part].append((i, name))
@@ -165,7 +170,7 @@ def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...]
         for name, members in _by_class([i for i, _ in train], depth=1).items():
             for part, some in without_val(members, seed).items():
                 chosen[part] += [(i, name) for i in some]
-    return Kind.ONE_CLASS, classes, _split(chosen, classes)
+    return Kind.ONE_CLASS, classes, chosen
 
 
 def _by_class(ids: Iterable[str], depth: int) -> dict[str, list[str]]:
@@ -175,5 +180,7 @@ def _by_class(ids: Iterable[str], depth: int) -> dict[str, list[str]]:
     return dict(sorted(classes.items()))
 
 
-def _split(chosen: dict[str, list[tuple[str, str]]], classes: tuple[str, ...]) -> Split:
-    return Split(**{part: one_class_part(rows, classes) for part, rows in chosen.items()})
+def _split(chosen: _Chosen, classes: tuple[str, ...], same: Mapping[str, str]) -> Split:
+    if not classes:
+        return unlabelled_split([i for i, _ in chosen["test"]])
+    return Split(**{part: one_class_part(rows, classes, same) for part, rows in chosen.items()})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vggfeat.data.folder import item_id
+from vggfeat.data.names import Wanted
 from vggfeat.data.split import (
     Dataset,
     Item,
@@ -17,10 +18,12 @@ from vggfeat.data.split import (
     Part,
     Split,
     divided,
+    same_files,
     sorted_items,
     without_val,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError, nearest
+from vggfeat.sources import FileSource
 
 _COLUMNS = ("path", "label", "split")
 _PARTS = ("train", "val", "test")
@@ -28,7 +31,7 @@ _PARTS = ("train", "val", "test")
 Row = tuple[str, tuple[str, ...], str]  # path, labels, part
 
 
-def open_csv(path: Path, *, seed: int = 0, stored_ids: Sequence[str] | None = None) -> Dataset:
+def open_csv(wanted: Wanted) -> Dataset:
     """Open a list of images.
 
     Dataset format: UTF-8 CSV with a header, the columns `path` (relative to the file's own folder,
@@ -39,43 +42,59 @@ def open_csv(path: Path, *, seed: int = 0, stored_ids: Sequence[str] | None = No
     val takes a fifth of train for it.
 
     Args:
-        path: Of the CSV file.
-        seed: Enters the hash.
-        stored_ids: The ids of a store that stands in for the images.
+        wanted: Its root is the CSV file, its seed enters the hash.
 
     Raises:
         DatasetNotFoundError: If there is no such file.
-        DatasetError: If a column, a label or an image is wrong; the line is named.
+        DatasetError: If a column, a label or an image is wrong, where the line is named; or if one
+            file is in two parts under two paths.
     """
+    path = wanted.root
     rows = _read(path)
-    one_class = all(len(labels) == 1 for _, labels, _ in rows)
-    classes = tuple(sorted({label for _, labels, _ in rows for label in labels}))
-    known = set(stored_ids or ())
+    one_class, classes = _one_class(rows), _classes(rows)
+    known = set(wanted.stored_ids or ())
     items, of_item = [], {}
     for number, (file, labels, part) in enumerate(rows, 2):
-        item = Item(item_id(Path(file)), path.parent / file)
+        place = path.parent / file
+        item = Item(item_id(Path(file)), FileSource(place))
         if item.id in of_item:
             raise DatasetError(
                 f"'{path}', line {number}: {file!r} is listed twice.",
                 "Expected each image in one line, and so in one part.",
                 "Take one of the lines away.",
             )
-        if item.id not in known if stored_ids is not None else not item.path.is_file():
+        if not (place.is_file() if wanted.images else item.id in known):
             raise DatasetError(
-                f"'{path}', line {number}: there is no '{item.path}'.",
+                f"'{path}', line {number}: there is no '{place}'.",
                 "Paths are relative to the folder of the list.",
                 "Mend the path, or take the line away.",
             )
         items.append(item)
         of_item[item.id] = (labels, part)
-    parts = _parts(of_item, seed, one_class=one_class)
+    parts = _parts(of_item, wanted.seed, one_class=one_class)
+    same = same_files(items)
     return Dataset(
-        name=f"csv:{path}",
+        name=wanted.name,
         kind=(Kind.ONE_CLASS if one_class else Kind.MULTI_LABEL) if classes else Kind.UNLABELLED,
         classes=classes,
         items=sorted_items(items),
-        splits=(Split(**{p: _part(ids, of_item, classes) for p, ids in parts.items()}),),
+        splits=(Split(**{p: _part(ids, of_item, classes, same) for p, ids in parts.items()}),),
     )
+
+
+def own_measure(path: Path) -> tuple[str, str] | None:
+    """Return what a list is scored by whose images have any number of classes, and the reason.
+
+    Returns:
+        None if each has one class, if none has any, or if the list cannot be read.
+    """
+    try:
+        rows = _read(path)
+    except (DatasetError, DatasetNotFoundError):
+        return None  # whoever opens it says so
+    if _one_class(rows) or not _classes(rows):
+        return None
+    return "voc2007", "its images have any number of classes"
 
 
 def as_csv(dataset: Dataset, split: Split, folder: str) -> str:
@@ -158,12 +177,23 @@ def _parts(
     return given
 
 
+def _one_class(rows: Iterable[Row]) -> bool:
+    return all(len(labels) == 1 for _, labels, _ in rows)
+
+
+def _classes(rows: Iterable[Row]) -> tuple[str, ...]:
+    return tuple(sorted({label for _, labels, _ in rows for label in labels}))
+
+
 def _part(
-    ids: Iterable[str], of_item: dict[str, tuple[tuple[str, ...], str]], classes: Sequence[str]
+    ids: Iterable[str],
+    of_item: dict[str, tuple[tuple[str, ...], str]],
+    classes: Sequence[str],
+    same: Mapping[str, str],
 ) -> Part:
     order = sorted(ids)
     column = {name: k for k, name in enumerate(classes)}
     labels = np.full((len(order), len(classes)), -1, dtype=np.int8)
     for row, i in enumerate(order):
         labels[row, [column[label] for label in of_item[i][0]]] = 1
-    return Part(ids=tuple(order), labels=labels)
+    return Part(ids=tuple(order), labels=labels, images=tuple(same.get(i, i) for i in order))

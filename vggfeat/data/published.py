@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vggfeat.data.names import NAMED
 from vggfeat.data.split import Dataset
 from vggfeat.errors import DatasetError, DownloadError, RecipeError, nearest
 from vggfeat.fetch import Examined, RemoteFile, State, examine, fetch
@@ -229,11 +230,17 @@ def published_dataset(name: str) -> PublishedDataset:
     Raises:
         RecipeError: If there is none.
     """
-    known = {dataset.name: dataset for dataset in published()}
-    name = name.removesuffix("-val")  # the same images, arranged in another way
-    if name not in known:
-        raise RecipeError(f"No published data set {name!r}.", nearest(name, known))
-    return known[name]
+    found = published_for(name)
+    if found is None:
+        valid = [known for known, record in NAMED.items() if record.published]
+        raise RecipeError(f"No published data set {name!r}.", nearest(name, valid))
+    return found
+
+
+def published_for(name: str) -> PublishedDataset | None:
+    """Return what is fetched for a data set; None if it is not published, or there is none."""
+    entry = NAMED[name].published if name in NAMED else None
+    return next((dataset for dataset in published() if dataset.name == entry), None)
 
 
 def _archives(data_root: Path) -> Path:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise, zip_longest
-from pathlib import Path
+from itertools import combinations, pairwise, zip_longest
 
 import numpy as np
 import numpy.typing as npt
 
 from vggfeat.errors import DatasetError
+from vggfeat.sources import Source
 
 Labels = npt.NDArray[np.int8]
 
@@ -36,13 +34,13 @@ class Item:
 
     Attributes:
         id: POSIX relative path with extension (VOC: the image id).
-        path: The file.
+        source: The bytes of the image.
         box: (xmin, ymin, xmax, ymax), 1-based inclusive pixels; None for the whole image.
         image: Id of the whole image, if the item is a box of one.
     """
 
     id: str
-    path: Path
+    source: Source
     box: tuple[int, int, int, int] | None = None
     image: str | None = None
 
@@ -54,12 +52,16 @@ class Part:
     Attributes:
         ids: n item ids, each once.
         labels: (n, K) int8 in {+1, -1, 0 = difficult}.
+        images: The image that each item is, or is on; where none are given, the items themselves.
     """
 
     ids: tuple[str, ...]
     labels: Labels
+    images: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.images:
+            object.__setattr__(self, "images", self.ids)
         if len(set(self.ids)) != len(self.ids):
             seen: set[str] = set()
             twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]  # set.add is None on purpose
@@ -67,8 +69,7 @@ class Part:
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Part:
         """Return the images where `rows`, (n,), is true."""
-        ids = tuple(i for i, taken in zip(self.ids, rows, strict=True) if taken)
-        return Part(ids=ids, labels=self.labels[rows])
+        return self._of(np.flatnonzero(rows).tolist())
 
     def head(self, count: int, *, by_class: bool) -> Part:
         """Return the first `count` images; with `by_class`, round-robin over the classes."""
@@ -78,8 +79,14 @@ class Part:
             queues = [np.flatnonzero(of_class == k).tolist() for k in range(self.labels.shape[1])]
             rounds = zip_longest(*queues)
             order = [i for round_ in rounds for i in round_ if i is not None]
-        kept = sorted(order[:count])
-        return Part(ids=tuple(self.ids[i] for i in kept), labels=self.labels[kept])
+        return self._of(sorted(order[:count]))
+
+    def _of(self, rows: Sequence[int]) -> Part:
+        return Part(
+            ids=tuple(self.ids[row] for row in rows),
+            labels=self.labels[list(rows)],
+            images=tuple(self.images[row] for row in rows),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +98,29 @@ class Split:
     test: Part
 
     def __post_init__(self) -> None:
-        names = ("train", "val", "test")
-        for i, first in enumerate(names):
-            for second in names[i + 1 :]:
-                both = set(getattr(self, first).ids) & set(getattr(self, second).ids)
-                if both:
-                    raise DatasetError(
-                        f"{len(both)} images are in {first} and in {second}, the first is "
-                        f"{min(both)!r}.",
-                        "A score means something only if the parts share no image.",
-                        "Mend the lists.",
-                    )
+        for first, second in combinations(("train", "val", "test"), 2):
+            one, other = getattr(self, first), getattr(self, second)
+            both = set(one.images) & set(other.images)
+            if both:
+                image = min(both)
+                ids = {part.ids[part.images.index(image)] for part in (one, other)}
+                named = "" if ids == {image} else f" ({' and '.join(map(repr, sorted(ids)))})"
+                raise DatasetError(
+                    f"{len(both)} images are in {first} and in {second}, the first is "
+                    f"{image!r}{named}.",
+                    "A score means something only if the parts share no image.",
+                    "Mend the lists, or take one of two links to one file away.",
+                )
+
+    @property
+    def parts(self) -> tuple[Part, Part, Part]:
+        """Train, val and test."""
+        return self.train, self.val, self.test
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all parts, sorted."""
-        return tuple(sorted((*self.train.ids, *self.val.ids, *self.test.ids)))
+        return tuple(sorted(i for part in self.parts for i in part.ids))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +160,13 @@ class Dataset:
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        whole = {item.id: item.image for item in self.items if item.image is not None}
+        for part in (part for split in self.splits for part in split.parts if whole):
+            if part.images != tuple(whole.get(i, i) for i in part.ids):
+                message = f"the parts of {self.name} do not say on which images their boxes are"
+                raise ValueError(message)
+
     def of_region(self, region: str) -> Regions:
         """Return what of the items is described.
 
@@ -155,7 +176,7 @@ class Dataset:
         if region == "box" or not any(item.image for item in self.items):
             return Regions(items=self.items, row_of={})
         row_of = {item.id: item.image or item.id for item in self.items}
-        whole = {row_of[item.id]: Item(row_of[item.id], item.path) for item in self.items}
+        whole = {row_of[item.id]: Item(row_of[item.id], item.source) for item in self.items}
         return Regions(items=sorted_items(whole.values()), row_of=row_of)
 
     def limited(self, count: int | None) -> Dataset:
@@ -196,14 +217,32 @@ def unlabelled_split(ids: Sequence[str]) -> Split:
     return Split(train=nothing, val=nothing, test=everything)
 
 
-def one_class_part(rows: Iterable[tuple[str, str]], classes: Sequence[str]) -> Part:
-    """Return the part of (id, class) pairs, sorted by id."""
+def one_class_part(
+    rows: Iterable[tuple[str, str]], classes: Sequence[str], same: Mapping[str, str]
+) -> Part:
+    """Return the part of (id, class) pairs, sorted by id; `same` as from `same_files`."""
     pairs = sorted(rows)
     column = {name: k for k, name in enumerate(classes)}
     labels = np.full((len(pairs), len(classes)), -1, dtype=np.int8)
     for row, (_, name) in enumerate(pairs):
         labels[row, column[name]] = 1
-    return Part(ids=tuple(i for i, _ in pairs), labels=labels)
+    ids = tuple(i for i, _ in pairs)
+    return Part(ids=ids, labels=labels, images=tuple(same.get(i, i) for i in ids))
+
+
+def same_files(items: Iterable[Item]) -> dict[str, str]:
+    """Find items that are one file under several paths, through links or detours.
+
+    Returns:
+        Id of each but the first of them → id of the first.
+    """
+    first: dict[Hashable, str] = {}
+    found = {}
+    for item in items:
+        place = item.source.place()
+        if first.setdefault(place, item.id) != item.id:
+            found[item.id] = first[place]
+    return found
 
 
 def hash_order(ids: Iterable[str], seed: int) -> list[str]:
@@ -249,7 +288,8 @@ def sorted_items(items: Iterable[Item]) -> tuple[Item, ...]:
     result = tuple(sorted(items, key=lambda item: item.id))
     for first, second in pairwise(result):
         if first.id == second.id:
-            raise DatasetError(f"'{first.path}' and '{second.path}' have the same id {first.id!r}.")
+            both = f"'{first.source.name}' and '{second.source.name}'"
+            raise DatasetError(f"{both} have the same id {first.id!r}.")
     return result
 
 
@@ -264,18 +304,3 @@ def manifest_digest(items: Sequence[Item], digests: Iterable[str]) -> str:
     for item, digest in zip(items, digests, strict=True):
         total.update(json.dumps([item.id, digest, item.box]).encode() + b"\n")
     return total.hexdigest()
-
-
-def slug(name: str) -> str:
-    """Return a data set's name for use in file names, [a-z0-9-].
-
-    >>> slug("voc2007")
-    'voc2007'
-    >>> slug("folder:/photos/My Cats")
-    'folder-my-cats-55349d'
-    """
-    kind, _, path = name.partition(":")
-    if not path:
-        return kind
-    last = re.sub(r"[^a-z0-9]+", "-", Path(path).name.lower()).strip("-")
-    return "-".join(filter(None, (kind, last, hashlib.sha256(os.fsencode(name)).hexdigest()[:6])))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vggfeat.data.names import Wanted
 from vggfeat.data.split import (
     Dataset,
     Item,
@@ -18,6 +20,7 @@ from vggfeat.data.split import (
     without_val,
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
+from vggfeat.sources import FileSource
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -28,40 +31,44 @@ MAIN = Path("ImageSets", "Main")
 _PARTS = ("train", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
+_AREA_SINCE = 2010
+_YEAR = re.compile(r"voc[-_ ]?(20\d\d)(?!\d)", re.IGNORECASE)
+_FOLDER = re.compile(r"<folder>\s*VOC(20\d\d)\s*</folder>")
+_HEAD = 4096  # bytes of an annotation; its folder stands in the second line
+_DATED, _UNDATED = re.compile(r"(20\d\d)_\d{6}"), re.compile(r"\d{6}")
 
-def open_voc2007(data_root: Path, *, images: bool = True) -> Dataset:
+
+def open_voc2007(wanted: Wanted) -> Dataset:
     """Open VOC 2007: 5,011 images of train and val, 4,952 of test, 20 classes.
 
     Dataset format: JPEG images and one list per class and part with labels +1, -1, 0.
     If you use it, cite Everingham et al., The PASCAL Visual Object Classes Challenge 2007.
 
     Args:
-        data_root: Holds `VOCdevkit/VOC2007` or `VOC2007`, or is that folder itself.
-        images: Whether the images must be there too.
+        wanted: Its root holds `VOCdevkit/VOC2007` or `VOC2007`, or is that folder itself.
 
     Raises:
         DatasetNotFoundError: If it is not there.
         DatasetError: If its lists contradict each other.
     """
-    root = find_devkit(data_root, "voc2007", MAIN)
-    return _dataset(root, "voc2007", CLASSES, _split(root, CLASSES, _PARTS), images)
+    root = find_devkit(wanted.root, "voc2007", MAIN)
+    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, _PARTS))
 
 
-def open_voc2012(data_root: Path, *, images: bool = True) -> Dataset:
+def open_voc2012(wanted: Wanted) -> Dataset:
     """Open VOC 2012: 11,540 images of train and val, 10,991 of test, 20 classes.
 
     The labels of test are not public: they are 0 here, so that nothing is measured on it, and the
     scores go to the evaluation server. Test's own archive must have been unpacked too.
 
     Args:
-        data_root: Holds `VOCdevkit/VOC2012` or `VOC2012`, or is that folder itself.
-        images: Whether the images must be there too.
+        wanted: Its root holds `VOCdevkit/VOC2012` or `VOC2012`, or is that folder itself.
 
     Raises:
         DatasetNotFoundError: If it is not there.
         DatasetError: If its lists contradict each other.
     """
-    root = find_devkit(data_root, "voc2012", MAIN)
+    root = find_devkit(wanted.root, "voc2012", MAIN)
     if not (root / MAIN / "test.txt").exists():
         raise DatasetNotFoundError(
             "voc2012",
@@ -69,25 +76,24 @@ def open_voc2012(data_root: Path, *, images: bool = True) -> Dataset:
             "The test images come from the evaluation server, after registration "
             "(datasets/voc2012/README.md); 'voc2012-val' needs only train and val.",
         )
-    return _dataset(root, "voc2012", CLASSES, _split(root, CLASSES, _PARTS), images)
+    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, _PARTS))
 
 
-def open_voc2012_val(data_root: Path, *, images: bool = True) -> Dataset:
+def open_voc2012_val(wanted: Wanted) -> Dataset:
     """Open VOC 2012 with val in the place of test, the proxy that can be scored offline.
 
     A fifth of train, the first by a hash of the id, becomes the validation part.
 
     Args:
-        data_root: As for `open_voc2012`; the test images are not needed.
-        images: Whether the images must be there too.
+        wanted: As for `open_voc2012`; the test images are not needed.
 
     Raises:
         DatasetNotFoundError: If it is not there.
         DatasetError: If its lists contradict each other.
     """
-    root = find_devkit(data_root, "voc2012", MAIN)
+    root = find_devkit(wanted.root, "voc2012", MAIN)
     official = _split(root, CLASSES, ("train", "val"))
-    return _dataset(root, "voc2012-val", CLASSES, val_as_test(official), images)
+    return _dataset(root, wanted, CLASSES, val_as_test(official))
 
 
 def find_devkit(data_root: Path, name: str, lists: Path) -> Path:
@@ -115,32 +121,79 @@ def find_devkit(data_root: Path, name: str, lists: Path) -> Path:
 
 
 def val_as_test(official: Split) -> Split:
-    """Return a split whose test is the official val, and whose val is a fifth of train."""
+    """Return a split whose test is the official val, and whose val is a fifth of train's images.
+
+    What lies on one image stays together, so that nothing is validated on an image that trains.
+    """
     train = official.train
-    chosen = set(without_val(train.ids, seed=0)["val"])
-    rows = np.array([i in chosen for i in train.ids], dtype=bool)
+    chosen = set(without_val(tuple(dict.fromkeys(train.images)), seed=0)["val"])
+    rows = np.array([image in chosen for image in train.images], dtype=bool)
     return Split(train=train.take(~rows), val=train.take(rows), test=official.val)
 
 
-def open_tree(root: Path, name: str, *, images: bool = True) -> Dataset:
+def open_tree(wanted: Wanted) -> Dataset:
     """Open any tree in VOC layout; its classes are those that have a `<class>_train.txt`.
 
     Args:
-        root: Holds `ImageSets/Main` and `JPEGImages`.
-        name: The data set's name, for messages.
-        images: Whether the images must be there too.
+        wanted: Its root holds `ImageSets/Main` and `JPEGImages`.
 
     Raises:
         DatasetNotFoundError: If it is not there.
         DatasetError: If its lists contradict each other.
     """
-    lists = root / MAIN
+    root, lists = wanted.root, wanted.root / MAIN
     if not lists.is_dir():
-        raise DatasetNotFoundError(name, [lists], "Expected ImageSets/Main and JPEGImages.")
+        raise DatasetNotFoundError(wanted.name, [lists], "Expected ImageSets/Main and JPEGImages.")
     classes = tuple(sorted(p.name.removesuffix("_train.txt") for p in lists.glob("*_train.txt")))
     if not classes:
         raise DatasetError(f"'{lists}' has no list <class>_train.txt.", remedy="Is it a VOC tree?")
-    return _dataset(root, name, classes, _split(root, classes, _PARTS), images)
+    return _dataset(root, wanted, classes, _split(root, classes, _PARTS))
+
+
+def own_measure(root: Path) -> tuple[str, str] | None:
+    """Return what a tree is scored by, as VOC was in its year, and the reason in words.
+
+    VOC took the mean of 11 points from 2007 to 2009 and the area from 2010 on (devkits). The first
+    of these that says a year counts: the folder's name ("VOC2012", as given or behind links); the
+    annotation of the first listed image (`<folder>VOC2012</folder>`); the ids of the lists, of
+    which `2008_000001` is of its year or a later one and six digits alone are of 2007.
+
+    Returns:
+        None if nothing says a year.
+    """
+    found = _year_of_name(root) or _year_of_lists(root)
+    if found is None:
+        return None
+    year, where = found
+    return ("voc2010" if year >= _AREA_SINCE else "voc2007"), f"it is of {year}, {where}"
+
+
+def _year_of_name(root: Path) -> tuple[int, str] | None:
+    for path in (root.absolute(), root.resolve()):
+        if match := _YEAR.search(path.name):
+            return int(match[1]), f"as the name of '{path}' says"
+    return None
+
+
+def _year_of_lists(root: Path) -> tuple[int, str] | None:
+    ids = []
+    for part in _PARTS:
+        try:
+            ids += [row[0] for _, row in read_list(root / MAIN / f"{part}.txt", columns=1)]
+        except (DatasetError, DatasetNotFoundError):
+            continue
+    annotation = root / "Annotations" / f"{ids[0] if ids else ''}.xml"
+    if annotation.is_file():
+        with annotation.open("rb") as stream:
+            head = stream.read(_HEAD).decode("utf-8", "replace")
+        if match := _FOLDER.search(head):
+            return int(match[1]), f"as '{annotation}' says"
+    years = [int(match[1]) for i in ids if (match := _DATED.fullmatch(i))]
+    if years:
+        return max(years), "the newest that an id in its lists names"
+    if ids and all(_UNDATED.fullmatch(i) for i in ids):
+        return 2007, "whose ids have six digits"
+    return None
 
 
 def _split(root: Path, classes: Sequence[str], parts: Sequence[str]) -> Split:
@@ -152,13 +205,13 @@ def _split(root: Path, classes: Sequence[str], parts: Sequence[str]) -> Split:
     return split
 
 
-def _dataset(root: Path, name: str, classes: Sequence[str], split: Split, images: bool) -> Dataset:
-    paths = image_paths(root, split.ids, images=images)
+def _dataset(root: Path, wanted: Wanted, classes: Sequence[str], split: Split) -> Dataset:
+    paths = image_paths(root, split.ids, images=wanted.images)
     return Dataset(
-        name=name,
+        name=wanted.name,
         kind=Kind.MULTI_LABEL,
         classes=tuple(classes),
-        items=sorted_items(Item(i, paths[i]) for i in split.ids),
+        items=sorted_items(Item(i, FileSource(paths[i])) for i in split.ids),
         splits=(split,),
     )
 

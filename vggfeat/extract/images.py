@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import stat
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,17 +64,14 @@ def read_size(item: Item) -> tuple[int, int]:
 
 
 def read_bytes(item: Item) -> bytes:
-    """Read an image's file.
+    """Read an image's file, or whatever its source is.
 
     Raises:
-        ImageReadError: If it is no regular file or cannot be read.
+        ImageReadError: If it cannot be read, or is a file and no regular one.
     """
     try:
-        if not stat.S_ISREG(item.path.stat().st_mode):  # a pipe would block for ever
-            raise ImageReadError(item.id, "it is no regular file")
-        return item.path.read_bytes()
-    except ImageReadError:
-        raise
+        with item.source.open() as stream:
+            return stream.read()
     except OSError as error:
         raise ImageReadError(item.id, error.strerror or str(error)) from error
 
@@ -241,10 +237,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 def _with_image(item: Item, data: bytes | None, use: Callable[[Image.Image], _T]) -> _T:
     """Open an image, check its size and hand it to `use`; any failure is an ImageReadError."""
     try:
-        if data is None and not stat.S_ISREG(item.path.stat().st_mode):
-            raise ImageReadError(item.id, "it is no regular file")
-        source = item.path if data is None else io.BytesIO(data)
-        with Image.open(source, formats=FORMATS) as image:
+        stream = item.source.open() if data is None else io.BytesIO(data)
+        with stream, Image.open(stream, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             return use(image)
@@ -264,7 +258,7 @@ def _with_image(item: Item, data: bytes | None, use: Callable[[Image.Image], _T]
 
 
 def _is_empty(item: Item, data: bytes | None) -> bool:
-    return not data if data is not None else item.path.stat().st_size == 0
+    return not data if data is not None else item.source.size() == 0
 
 
 def _inside(item: Item, height: int, width: int) -> tuple[int, int, int, int]:

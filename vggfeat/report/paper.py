@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vggfeat.data.names import proxy_of
 from vggfeat.errors import nearest
 from vggfeat.report.result import Result, ResultError
 
 _DATA = Path(__file__).with_name("paper.toml")
-_PROXY = "-val"  # ends the name of a data set with val in the place of test
 
 
 class _Record(BaseModel):
@@ -248,7 +248,7 @@ def departures(recipe: Mapping[str, Any], cell: Cell) -> tuple[str, ...]:
     found = []
     for field, theirs in cell.settings.items():
         ours = recipe.get(field)
-        if field == "dataset" and ours == f"{theirs}{_PROXY}":
+        if field == "dataset" and proxy_of(str(ours)) == theirs:
             found.append("val in the place of test")
         elif not _same(ours, theirs):
             name = "" if field in {"dataset", "models"} else f"{field} "
@@ -263,7 +263,7 @@ def _lacking(result: Result) -> Iterator[str]:
     for dataset, column in {cell.column.dataset: cell.column for cell in cells()}.items():
         if result.recipe.get("dataset") == dataset:
             yield from _smaller(result, column, {(part,): n for part, n in column.sizes.items()})
-        elif result.recipe.get("dataset") == f"{dataset}{_PROXY}":
+        elif proxy_of(str(result.recipe.get("dataset"))) == dataset:
             sizes = column.sizes
             yield from _smaller(
                 result, column, {("train", "val"): sizes["train"], ("test",): sizes["val"]}
