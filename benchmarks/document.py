@@ -1,9 +1,9 @@
-"""Puts the figures of results/benchmarks into docs/performance.md.
+"""Puts the figures of results/benchmarks into docs/performance.md and docs/footguns.md.
 
     python -m benchmarks.document
 
 Whatever stands between `<!-- generated: NAME -->` and `<!-- end -->` is replaced by the table or
-the number of that name; the rest of the page is written by hand. What has not been measured is left
+the number of that name; the rest of a page is written by hand. What has not been measured is left
 out. Running it twice changes nothing.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.common import RESULTS, ROOT
 from benchmarks.forward import ALL, BASELINE, SCALES
 from benchmarks.growth import plot_name
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "footguns.md")
 NOTHING = "not measured yet"
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -274,6 +274,20 @@ def svm(figures: Figures) -> str:
     return _with_source(found, table)
 
 
+def mistakes(figures: Figures) -> str:
+    """Return what common mistakes cost, the right way first."""
+    found = figures.get("footguns", {})
+    rows = [
+        (
+            *(row["mistake"], f"{row['everywhere']:.1f}", f"{row['test_only']:.1f}"),
+            _small(row["one_minus_cos_median"]),
+        )
+        for row in found.get("rows", [])
+    ]
+    columns = ["what is wrong", "everywhere", "in the test photos only", "1 − cos, median"]
+    return _with_source(found, markdown(columns, rows))
+
+
 def plots(figures: Figures) -> str:
     """Return every plot that there is."""
     lines = [
@@ -311,6 +325,22 @@ def _peak(figures: Figures) -> str:
     )
 
 
+def _photos(figures: Figures) -> str:
+    found = figures.get("footguns")
+    if not found:
+        return ""
+    one = f"one is {100 / found['test']:.2f} points"
+    return (
+        f"{found['classes']} classes of Caltech-101, {found['train']} photos to learn from and "
+        f"{found['test']} to test on ({one}), Q = {found['scale']}"
+    )
+
+
+def _norms(figures: Figures) -> str:
+    rows = figures.get("footguns", {}).get("rows", [])
+    return f"{rows[0]['norms'][0]:.0f} to {rows[0]['norms'][1]:.0f}" if rows else ""
+
+
 def _gpu(figures: Figures) -> str:
     return str(figures.get("gpu", {}).get("machine", {}).get("gpu") or "")
 
@@ -332,6 +362,7 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "gpu extract": gpu_whole,
     "gpu profile": gpu_profile,
     "plots": plots,
+    "mistakes": mistakes,
 }
 NUMBERS: dict[str, Callable[[Figures], str]] = {
     "machine": _machine,
@@ -341,6 +372,8 @@ NUMBERS: dict[str, Callable[[Figures], str]] = {
     "float32, speed-up": lambda figures: _ratio(figures, "vggfeat float32"),
     "extract, lost": _lost,
     "extract, memory": _peak,
+    "mistakes, photos": _photos,
+    "mistakes, norms": _norms,
 }
 
 
@@ -389,9 +422,11 @@ def _duration(seconds: float) -> str:
 
 
 def main() -> None:
-    """Bring docs/performance.md up to date."""
-    PAGE.write_text(regenerate(PAGE.read_text("utf-8"), load()), encoding="utf-8")
-    print(PAGE)
+    """Bring the pages up to date."""
+    figures = load()
+    for page in PAGES:
+        page.write_text(regenerate(page.read_text("utf-8"), figures), encoding="utf-8")
+        print(page)
 
 
 if __name__ == "__main__":

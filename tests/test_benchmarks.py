@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytest import CaptureFixture
 
-from benchmarks import common, document, drift, extract, forward, gpu, growth
+from benchmarks import common, document, drift, extract, footguns, forward, gpu, growth
+from tests.conftest import photo
+from vggfeat.extract.images import rescale
+from vggfeat.nets.architectures import ARCHITECTURES
+from vggfeat.nets.ports.checks import authors_order
+from vggfeat.nets.vgg import DenseVgg
+from vggfeat.nets.weights import PROFILES, random_tensors
 from vggfeat.recipe import Machine
 
 ROW = {
@@ -166,6 +175,57 @@ def test_the_search_on_a_device_is_certified() -> None:
         assert (row["fits"], row["left"]) == (20 * 12, 0)
         assert 0 <= row["gap"] <= 1e-3
         assert row["ratio"] > 0
+
+
+def test_a_mistake_is_made_everywhere_and_in_the_test_photos_only() -> None:
+    """Two classes along two axes, which the wrong way exchanges."""
+    train = [Path(f"{name}/{n}.jpg") for n in range(3) for name in "ab"]
+    test = [Path("a/9.jpg"), Path("b/9.jpg")]
+
+    def describing(photos: Sequence[Path], way: footguns.Way) -> footguns.Rows:
+        rows = np.array([[3.0, 0.0] if p.parent.name == "a" else [0.0, 4.0] for p in photos])
+        return rows[:, ::-1] if way.exchanged else rows
+
+    ways = {"nothing": footguns.Way(), "axes": footguns.Way(exchanged=True)}
+    right, wrong = footguns.mistakes((train, test), describing, ways)
+    assert (right["everywhere"], right["test_only"], right["one_minus_cos_median"]) == (100, 100, 0)
+    assert (wrong["everywhere"], wrong["test_only"], wrong["one_minus_cos_median"]) == (100, 0, 1)
+    assert right["norms"] == [3, 4]
+
+
+def test_photos_are_taken_by_name_from_every_class(tmp_path: Path) -> None:
+    for name in ("b/2", "b/1", "b/3", "a/1", "a/2", "a/3", "a/4"):
+        path = tmp_path / f"{name}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    train, test = footguns.chosen(tmp_path, 2, 1)
+    assert train == [tmp_path / f"{name}/{n}.jpg" for name in "ab" for n in (1, 2)]
+    assert test == [tmp_path / "a/3.jpg", tmp_path / "b/3.jpg"]
+
+
+def test_the_right_way_is_the_authors(shared: Path) -> None:
+    tensors = footguns.trunk(shared / "vgg16-trunk" / "vgg16_trunk.npz")
+    assert authors_order(ARCHITECTURES["vgg16"], tensors["conv1_1.weight"]) == "RGB"
+    right = footguns.WAYS[footguns.AS_TRAINED]
+    assert (right.profile, right.exchanged) == (PROFILES["oxford"], False)
+    assert next(iter(footguns.WAYS)) == footguns.AS_TRAINED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", footguns.WAYS)
+def test_a_photo_is_described_as_by_the_plain_net(tmp_path: Path, name: str) -> None:
+    """Red and blue are exchanged in the pixels here, and so is the mean."""
+    net, way = ARCHITECTURES["vgg16-thin"], footguns.WAYS[name]
+    tensors, image = random_tensors(net, 0), Image.fromarray(photo(224, 260, seed=0))
+    image.save(tmp_path / "one.png")
+    [row] = footguns.describe([tmp_path / "one.png"], net, tensors, way, 224)
+    pixels, profile = rescale(way.prepare(image), 224), way.profile
+    if way.exchanged:
+        pixels, profile = pixels[:, :, ::-1], replace(profile, mean=profile.mean[::-1])
+    plain = DenseVgg(net, tensors, profile, "pool5")
+    with torch.inference_mode():
+        expected = plain(torch.from_numpy(pixels.copy())[None])[0].double().numpy()
+    assert np.abs(row - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_without_a_gpu_its_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

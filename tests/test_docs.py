@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks import document
+from docs import make_cli
 from tests.conftest import photo
 from tests.test_cli import commands
 from vggfeat.cli import main
+from vggfeat.data.folder import named_images
+from vggfeat.data.voc import CLASSES
+from vggfeat.extract.images import MAX_ASPECT, decode, read_bytes
+from vggfeat.nets.weights import PROFILES
 from vggfeat.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+FOOTGUNS = (ROOT / "docs" / "footguns.md").read_text()
 BLOCK = re.compile(r"(?P<mark><!-- needs downloads -->\n)?```sh\n(?P<text>.*?)```", re.DOTALL)
 
 
@@ -47,6 +58,42 @@ def test_the_two_first_commands_are_targets_that_ci_runs() -> None:
 @pytest.mark.parametrize("command", commands(main), ids=" ".join)
 def test_every_command_is_in_the_readme(command: tuple[str, ...]) -> None:
     assert f"`vggfeat {' '.join(command)}" in README
+
+
+def test_the_page_on_the_command_line_is_what_the_help_says() -> None:
+    assert make_cli.PAGE.read_text() == make_cli.page(), "docs/cli.md is old; type: make docs"
+
+
+@pytest.mark.parametrize("command", commands(main), ids=" ".join)
+def test_every_command_is_on_the_page_on_the_command_line(command: tuple[str, ...]) -> None:
+    name = f"vggfeat {' '.join(command)}"
+    page = make_cli.PAGE.read_text()
+    assert f"](#{name.replace(' ', '-')})" in page
+    assert f"\n## {name}\n\n```text\nUsage: {name} " in page
+
+
+def test_the_page_on_the_command_line_hangs_on_nothing_of_the_machine(tmp_path: Path) -> None:
+    """Nor does making it load torch, or write anything."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from docs import make_cli; sys.stdout.write(make_cli.page())"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "utf-8",
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+        "COLUMNS": "40",
+        "VGGFEAT_SCALES": "224",
+        "VGGFEAT_CACHE": "elsewhere",
+        "VGGFEAT_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert done.stdout.decode() == make_cli.PAGE.read_text()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_command_of_the_readme_exists_with_its_options() -> None:
@@ -123,6 +170,87 @@ def test_the_page_on_python_runs_as_it_stands(
     assert described[6] == 0
 
 
+def printed_beside(block: str) -> list[str]:
+    """What the comments behind its calls of print say, word by word."""
+    lines = [line.partition("  # ") for line in block.splitlines()]
+    return [
+        word
+        for code, _, said in lines
+        if code.lstrip().startswith("print(")
+        for word in said.split()
+    ]
+
+
+def test_the_page_on_footguns_prints_what_stands_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", FOOTGUNS, re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "footguns.md", "exec"), namespace)
+        assert capsys.readouterr().out.split() == printed_beside(block), block
+    assert len(blocks) > 10
+
+
+def test_every_section_on_footguns_says_what_we_do_and_how_to_check() -> None:
+    for section in FOOTGUNS.split("\n## ")[1:]:
+        assert section.count("\n- **vggfeat** ") == section.count("\n- **Yours:** ") == 1, section
+
+
+def test_the_page_on_footguns_knows_the_preprocessing() -> None:
+    for name, places in (("oxford", 0), ("torchvision", 1)):
+        profile = PROFILES[name]
+        most = 1 if profile.unit_range else 255
+        ends = zip(profile.mean, profile.std, strict=True)
+        low, high = zip(*((-m / s, (most - m) / s) for m, s in ends), strict=True)
+        assert f"about −{-min(low):.{places}f} to {max(high):.{places}f}" in FOOTGUNS
+    least = min(PROFILES["torchvision"].std)
+    assert f"a factor of about {255 * least:.0f} apart (255 · {least})" in FOOTGUNS
+    assert f"at most {100 / 11:.1f} points of one class" in FOOTGUNS
+    assert f"crops centrally to {MAX_ASPECT}:1" in FOOTGUNS
+
+
+def test_the_page_on_footguns_knows_the_authors_conv1_1(shared: Path) -> None:
+    with np.load(shared / "vgg16-partial" / "vgg16_conv1-2_fp32_plus_biases.npz") as file:
+        energy = np.square(file["block1_conv1_W"].astype(float)).sum(axis=(0, 2, 3))
+    bgr = [f"{value:.2f}" for value in energy]
+    assert f"{', '.join(bgr)} in a file that reads BGR" in FOOTGUNS
+    assert f"{', '.join(bgr[::-1])} in one that reads RGB" in FOOTGUNS
+
+
+def test_the_page_on_footguns_counts_difficult_images_right(shared: Path) -> None:
+    lists = shared / "voc2007-imagesets" / "VOC2007" / "ImageSets" / "Main"
+    words = {name: (lists / f"{name}_test.txt").read_text().split()[1::2] for name in CLASSES}
+    count = Counter(label for labels in words.values() for label in labels)
+    sofa = Counter(words["sofa"])
+    said = " ".join(FOOTGUNS.split())
+    assert f"{count['0']} of the {count.total():,} test labels of VOC 2007" in said
+    assert f"{sofa['0']} of them of sofa, beside {sofa['1']} images" in said
+    assert f"it is {sofa.total() - sofa['0']:,}, not {sofa.total():,}" in said
+
+
+@pytest.mark.slow
+def test_the_page_on_footguns_counts_the_photos_of_caltech_right(shared: Path) -> None:
+    modes, turned = Counter[str](), 0
+    for path in (shared / "caltech101" / "101_ObjectCategories").glob("*/*.jpg"):
+        with Image.open(path) as image:
+            modes[image.mode] += 1
+            turned += image.getexif().get(0x0112, 1) != 1
+    assert f"{modes['L']} of the {modes.total():,} photos of Caltech-101 are grey" in FOOTGUNS
+    assert turned == 0
+
+
+def test_our_reader_does_what_the_page_on_footguns_says(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((1, 1), 32768, dtype=np.uint16))
+    clear = Image.new("RGBA", (1, 1), (255, 0, 0, 0))
+    for image, expected in ((deep, 128), (clear, 0)):
+        image.save(tmp_path / "one.png")
+        item = named_images([tmp_path / "one.png"])[0]
+        pixels = np.asarray(decode(item, read_bytes(item)))
+        assert pixels.tolist() == [[[expected] * 3]]
+
+
 @pytest.mark.slow
 def test_the_page_on_new_images_runs_as_it_stands(photos: Path, forwards: list[int]) -> None:
     page = (ROOT / "docs" / "predict.md").read_text()
@@ -164,13 +292,15 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_page_on_performance_says_what_the_committed_figures_say() -> None:
-    page = document.PAGE.read_text()
-    assert document.regenerate(page, document.load()) == page
+@pytest.mark.parametrize("path", document.PAGES, ids=lambda p: p.name)
+def test_a_page_says_what_the_committed_figures_say(path: Path) -> None:
+    page = path.read_text()
+    assert document.regenerate(page, document.load()) == page, "type: make docs"
 
 
-def test_everything_that_can_be_generated_is_on_the_page() -> None:
-    marked = re.findall(r"<!-- generated: (.+?) -->", document.PAGE.read_text())
+def test_everything_that_can_be_generated_is_on_a_page() -> None:
+    pages = "".join(page.read_text() for page in document.PAGES)
+    marked = re.findall(r"<!-- generated: (.+?) -->", pages)
     assert set(marked) == {*document.TABLES, *document.NUMBERS}
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vggfeat.store.store import DescriptorStore
     from vggfeat.transformer import VggDescriptor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DescriptorStore",

@@ -314,7 +314,12 @@ def predict(
 
 
 @main.command()
-@click.argument("which", type=click.Choice(["11", "12", "ablations", "all"]), default="all")
+@click.argument(
+    "which",
+    type=click.Choice(["11", "12", "ablations", "all"]),
+    default="all",
+    metavar="[11|12|ablations|all]",  # Click's own has one pair of brackets or two, by version
+)
 @click.option(
     "--format",
     "form",
