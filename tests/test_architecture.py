@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vggfeat"
 
-GROUND = {"vggfeat", "errors", "publish", "digests", "rows"}
+GROUND = {"vggfeat", "errors", "publish", "digests", "rows", "child"}
 ALLOWED: dict[str, set[str]] = {
     "fetch": {"progress"},
     "unpack": {"progress"},
@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "nets", "extract", "store", "classify", "report"),
         *("recipe", "progress", "scoring", "planning", "describing"),
     },
+    "helper": {"experiment", "recipe", "progress"},
     "predicting": {
         *("data", "nets", "store", "classify", "report"),
         *("recipe", "progress", "planning", "describing", "experiment"),

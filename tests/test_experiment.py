@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors import safe_open
 from tests.conftest import photo
 from tests.reference import devkit_average_precision
 from tests.test_action import write_tree as write_action_tree
-from vggfeat import planning
+from vggfeat import child, planning
 from vggfeat.classify.measures import average_precision
 from vggfeat.data import caltech
 from vggfeat.errors import (
@@ -571,15 +570,14 @@ def test_several_devices_fill_one_store_with_the_same_rows(
 
 @pytest.mark.slow
 def test_a_helper_can_do_all_of_the_work(tiny_voc: Path, machine: Machine) -> None:
-    work = json.dumps([recipe(tiny_voc).model_dump_json(), machine.model_dump_json()])
-    code = "from vggfeat import experiment; experiment.help_out()"
-    subprocess.run([sys.executable, "-c", code], input=work, text=True, check=True)
+    work = [recipe(tiny_voc).model_dump_json(), machine.model_dump_json()]
+    assert child.start("vggfeat.helper", work).wait() == 0
     [path] = extract(recipe(tiny_voc), machine, Watch())
     other = machine.model_copy(update={"cache": machine.cache / "other"})
     assert digest(path) == digest(extract(recipe(tiny_voc), other, Watch())[0])
     broken = json.dumps([recipe(tiny_voc / "no").model_dump_json(), machine.model_dump_json()])
     done = subprocess.run(
-        [sys.executable, "-c", code], input=broken, text=True, check=False, capture_output=True
+        child.command("vggfeat.helper"), input=broken, text=True, check=False, capture_output=True
     )
     assert done.returncode == 1
     assert done.stderr.startswith("vggfeat: ")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat import child
 from vggfeat.classify.aggregate import aggregate, fuse
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
@@ -259,32 +257,14 @@ def _working_on(devices: Sequence[str], recipe: Recipe, machine: Machine) -> Ite
     helpers = []
     for device in devices:
         own = machine.model_copy(update={"device": device, "offline": True})
-        code = "from vggfeat import experiment; experiment.help_out()"
-        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True)
-        assert process.stdin is not None
-        process.stdin.write(json.dumps([recipe.model_dump_json(), own.model_dump_json()]))
-        process.stdin.close()
-        helpers.append(process)
+        work = [recipe.model_dump_json(), own.model_dump_json()]
+        helpers.append(child.start("vggfeat.helper", work))
     try:
         yield
     finally:
         for process in helpers:
             process.terminate()  # all is done, or nobody wants more: at most its shard is lost
             process.wait()
-
-
-def help_out() -> None:
-    """Extract what stdin says: recipe and machine, as JSON. For `_working_on`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the first process
-    recipe, machine = json.load(sys.stdin)
-    try:
-        extract(
-            Recipe.model_validate_json(recipe, strict=False),
-            Machine.model_validate_json(machine, strict=False),
-            Watch(),
-        )
-    except VggfeatError as error:
-        sys.exit(f"vggfeat: {error}")
 
 
 def evaluate(
