@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "vggfeat"
 
-GROUND = {"vggfeat", "errors", "publish", "sources", "digests", "rows"}
+GROUND = {"vggfeat", "errors", "publish", "sources", "digests", "rows", "child"}
 ALLOWED: dict[str, set[str]] = {
     "fetch": {"progress"},
     "unpack": {"progress"},
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
         *("data", "extract", "store", "classify", "report"),
         *("recipe", "progress", "scoring", "planning", "describing", "supplies"),
     },
+    "helper": {"experiment", "recipe", "progress"},
     "predicting": {
         *("data", "nets", "store", "classify", "report"),
         *("recipe", "progress", "planning", "describing", "supplies", "experiment"),

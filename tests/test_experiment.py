@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors import safe_open
 from tests.conftest import photo
 from tests.reference import devkit_average_precision
 from tests.test_action import write_tree as write_action_tree
-from vggfeat import planning
+from vggfeat import child, planning
 from vggfeat.classify.measures import average_precision
 from vggfeat.data import caltech
 from vggfeat.errors import (
@@ -463,7 +462,7 @@ def test_several_splits_share_a_store_and_give_mean_and_deviation(
     assert store.images == 24
     text, spread = result_text(result), result.deviations["mean_class_recall"]
     assert f" {percent(result.score)} ± {percent(spread)} over 3 of 3 classes, mean ±" in text
-    assert f"± {100 * spread:.1f}" in write_report(result, machine).read_text()
+    assert f"± {100 * spread:.1f}" in write_report(write(*three_splits), machine).read_text()
 
 
 def test_a_result_names_its_classifiers_and_counts_what_was_taken_for_what(
@@ -520,7 +519,8 @@ def test_persons_are_described_by_their_boxes_and_their_images(
     assert notes["jumping"] == "no positive in test: no AP"
     for regions, width in ((("image", "box"), 101), (("box",), 9)):  # a box alone is narrower
         changed = {"recipe": {**evaluation.result.recipe, "regions": regions}}
-        page = write_report(evaluation.result.model_copy(update=changed), machine).read_text()
+        altered = evaluation.result.model_copy(update=changed).write(machine.results)
+        page = write_report(altered, machine).read_text()
         widths = [int(w) for w in re.findall(r'<image id="p\d+" width="(\d+)"', page)]
         assert widths
         assert max(widths) == width
@@ -617,15 +617,14 @@ def test_several_devices_fill_one_store_with_the_same_rows(
 
 @pytest.mark.slow
 def test_a_helper_can_do_all_of_the_work(tiny_voc: Path, machine: Machine) -> None:
-    work = json.dumps([recipe(tiny_voc).model_dump_json(), machine.model_dump_json()])
-    code = "from vggfeat import experiment; experiment.help_out()"
-    subprocess.run([sys.executable, "-c", code], input=work, text=True, check=True)
+    work = [recipe(tiny_voc).model_dump_json(), machine.model_dump_json()]
+    assert child.start("vggfeat.helper", work).wait() == 0
     [path] = extract(recipe(tiny_voc), machine, Watch())
     other = machine.model_copy(update={"cache": machine.cache / "other"})
     assert digest(path) == digest(extract(recipe(tiny_voc), other, Watch())[0])
     broken = json.dumps([recipe(tiny_voc / "no").model_dump_json(), machine.model_dump_json()])
     done = subprocess.run(
-        [sys.executable, "-c", code], input=broken, text=True, check=False, capture_output=True
+        child.command("vggfeat.helper"), input=broken, text=True, check=False, capture_output=True
     )
     assert done.returncode == 1
     assert done.stderr.startswith("vggfeat: ")

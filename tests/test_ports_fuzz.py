@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tests import layouts
 from tests.layouts import Tensors, Writer, field, varint
+from vggfeat import child
 from vggfeat.errors import WeightsError
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.ports import foreign, read, recognise
@@ -175,7 +176,7 @@ def read_all(form: str, folder: Path, memory: int = MEMORY) -> dict[str, tuple[i
         rest = map(str, paths[len(found) :])
         done = subprocess.run(
             [sys.executable, "-P", "-c", READ_ALL, form, str(memory), f"{folder}.out", *rest],
-            env=foreign._environment(),
+            env=child.environment(foreign._environment()),
             capture_output=True,
             check=False,
             timeout=60,

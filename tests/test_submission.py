@@ -8,7 +8,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from PIL import Image
 
 from tests import test_action, test_voc
 from tests.conftest import photo
+from vggfeat import submit as submit_module
 from vggfeat.cli import main
 from vggfeat.data.action import ACTIONS
 from vggfeat.data.voc import CLASSES
@@ -29,6 +30,7 @@ from vggfeat.errors import ClassifierError, StoreNotFoundError
 from vggfeat.experiment import Evaluation, evaluate, extract, write
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
+from vggfeat.report.paper import published
 from vggfeat.report.result import Result as Written
 from vggfeat.report.submission import (
     SubmissionError,
@@ -44,6 +46,23 @@ Files = dict[str, bytes]
 
 MAIN = "results/VOC2012/Main/comp2_cls_test_{}.txt"
 ACTION = "results/VOC2012/Action/comp10_action_test_{}.txt"
+
+
+OFFICIAL = dict(submit_module._TASKS)
+SMALL = {"voc2012": 6, "voc2012-action": 4}  # lines of the lists below
+
+
+@pytest.fixture(autouse=True)
+def small_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the lists of these tests for whole ones."""
+    tasks = {name: replace(task, size=SMALL[name]) for name, task in OFFICIAL.items()}
+    monkeypatch.setattr(submit_module, "_TASKS", tasks)
+
+
+@pytest.fixture
+def official_sizes(small_lists: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the lists of these tests for cut ones, as they are."""
+    monkeypatch.setattr(submit_module, "_TASKS", OFFICIAL)
 
 
 # --- a result on a small test set ---------------------------------------------------------------
@@ -206,6 +225,69 @@ def test_the_command_writes_checks_and_warns(made: Made) -> None:
     assert "compared with each other only" in told["findings"][-1]["message"]
 
 
+# --- lists that are not whole -------------------------------------------------------------------
+
+
+def test_the_sizes_of_the_official_lists_are_those_of_the_paper_s_tables() -> None:
+    columns = {column.dataset: column for table in published().tables for column in table.columns}
+    for name, task in OFFICIAL.items():
+        known = columns[name].sizes.get("test")
+        assert task.certain is (known is not None)
+        assert known in {None, task.size}
+    assert {name: task.size for name, task in OFFICIAL.items()} == {
+        "voc2012": 10_991,
+        "voc2012-action": 6_283,
+    }
+
+
+def test_an_archive_of_a_cut_list_is_not_written(made: Made, official_sizes: None) -> None:
+    for archive in made.result.parent.glob("*.tar.gz"):
+        archive.unlink()
+    done = call("submission", "write", made.result, *machine_options(made.machine))
+    if "comp10" in submit_archive(made):
+        assert done.exit_code == 0
+        assert (
+            "the list of test has 4 persons; the official list has 6,283, a figure that could not "
+            "be verified: make sure that it is whole"
+        ) in done.stderr
+    else:
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1] == (
+            f"vggfeat: The list of test below '{made.machine.data_root}' has 6 images; the "
+            "official list has 10,991. The server wants a score for every one. Unpack "
+            f"VOC2012test.tar again, then run the recipe of '{made.result}' again."
+        )
+        assert not list(made.result.parent.glob("*.tar.gz"))
+
+
+def submit_archive(made: Made) -> str:
+    action = Written.read(made.result).recipe["dataset"] == "voc2012-action"
+    return f"mine-{'comp10' if action else 'comp2'}.tar.gz"
+
+
+@pytest.mark.parametrize("lines", [-1, 1])
+def test_a_list_that_is_shorter_or_longer_is_a_finding(
+    lists: Lists, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    tasks = {name: replace(task, size=SMALL[name] + lines) for name, task in OFFICIAL.items()}
+    monkeypatch.setattr(submit_module, "_TASKS", tasks)
+    done = checked(lists, tmp_path, pack(lists.files))
+    first, second = done.stdout.splitlines()
+    if "Main" in lists.pattern:
+        assert first == (
+            "error    'ImageSets/Main/test.txt': It has 6 images; the official list has "
+            f"{6 + lines}. Nothing is compared with it; unpack VOC2012test.tar again."
+        )
+        assert "compared with each other only: the official list is not here." in second
+    else:
+        assert first == (
+            "warning  'ImageSets/Action/test.txt': It has 4 persons; the official list has "
+            f"{4 + lines}, a figure that could not be verified. Make sure that it is whole."
+        )
+        assert "compared with the official list." in second
+    assert done.exit_code == ("Main" in lists.pattern)
+
+
 # --- results that cannot be submitted -----------------------------------------------------------
 
 
@@ -248,9 +330,9 @@ def test_changed_classifiers_and_other_stores_are_refused(made: Made, tmp_path: 
     classifiers.unlink()
     with pytest.raises(ClassifierError, match="cannot be read: No such file"):
         submit(path, made.machine)
-    [store, *_] = Written.read(made.result).stores
+    [store, *others] = Written.read(made.result).stores
     other = store.model_copy(update={"fingerprint": "0" * 64})
-    path = altered(made, tmp_path, name="other", stores=(other,))
+    path = altered(made, tmp_path, name="other", stores=(other, *others))
     with pytest.raises(StoreNotFoundError, match="Expected the fingerprint 00000000"):
         submit(path, made.machine)
 
@@ -550,13 +632,16 @@ def test_ties_are_counted_but_for_the_persons_of_one_image(lists: Lists, tmp_pat
     assert "equal" not in done.stdout
 
 
-def test_without_lists_the_files_are_compared_with_each_other(lists: Lists, tmp_path: Path) -> None:
+def test_without_lists_the_files_are_compared_with_each_other(
+    lists: Lists, tmp_path: Path, official_sizes: None
+) -> None:
     path = tmp_path / "a.tgz"
     path.write_bytes(pack(lists.files))
     done = call("submission", "check", path, "--data-root", tmp_path)
     assert done.exit_code == 0
-    assert "the official list is not here" in done.stdout
-    assert ("It has 10,991." in done.stdout) is ("Main" in lists.pattern)
+    assert done.stdout.startswith("warning")
+    size = "10,991." if "Main" in lists.pattern else "6,283, a figure that could not be verified."
+    assert f"the official list is not here. It has {size}\n" in done.stdout
     path.write_bytes(pack(without_line(lists)))
     done = call("submission", "check", path, "--data-root", tmp_path)
     assert done.exit_code == 1
@@ -585,7 +670,7 @@ def test_a_result_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 # --- any scores, any content --------------------------------------------------------------------
 
 IDS = tuple(f"2010_{n:06d}" for n in range(5))
-TASK = Task(folder="Main", kind="cls", competitions=(1, 2), classes=("cat", "dog"), ids=IDS)
+TASK = Task(folder="Main", kind="cls", competitions=(1, 2), classes=("cat", "dog"), size=5, ids=IDS)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 

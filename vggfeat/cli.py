@@ -253,17 +253,16 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
 @click.argument("name")
 @_options(_MACHINE_OPTIONS)
 def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
-    """Write the HTML page of a result; print its path.
+    """Write the HTML page of a result beside it; print its path.
 
     \b
     Example:
       vggfeat report voc2007-vgg16
     """
     from vggfeat import experiment
-    from vggfeat.report.result import Result
 
     machine = _machine(options)
-    click.echo(experiment.write_report(Result.read(_result_path(name, machine)), machine))
+    click.echo(experiment.write_report(_result_path(name, machine), machine))
 
 
 @main.command()
@@ -375,7 +374,7 @@ def submission() -> None:
 @click.argument("name")
 @_options(_MACHINE_OPTIONS)
 def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
-    """Write the archive of a result on voc2012 or voc2012-action; print its path.
+    """Write the archive of a result on voc2012 or voc2012-action beside it; print its path.
 
     It is checked first, and holds the scores of every test image (comp2) or person (comp10).
 

@@ -100,7 +100,7 @@ def run(folder: Path, watch: Watch, workers: int | None = None) -> Outcome:
     extract(recipe, machine, watch)
     evaluation = evaluate(recipe, machine, watch)
     result_path = write(evaluation, machine)
-    page = write_report(evaluation.result, machine)
+    page = write_report(result_path, machine)
     [only] = evaluation.runs
     labels = only.samples["test"].labels
     mean, ninety_ninth = chance(only.fitted.scores, labels)

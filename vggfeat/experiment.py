@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat import child
 from vggfeat.classify.aggregate import aggregate, fuse
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
@@ -48,10 +46,12 @@ from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
 from vggfeat.report.result import (
     ClassResult,
     Result,
+    ResultError,
     Search,
     SplitOutcome,
     StoreUsed,
     check_free,
+    result_path,
 )
 from vggfeat.rows import Rows, Status
 from vggfeat.scoring import class_means, class_results, confusion, means, number, split_means
@@ -185,32 +185,14 @@ def _working_on(devices: Sequence[str], recipe: Recipe, machine: Machine) -> Ite
     helpers = []
     for device in devices:
         own = machine.model_copy(update={"device": device, "offline": True})
-        code = "from vggfeat import experiment; experiment.help_out()"
-        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, text=True)
-        assert process.stdin is not None
-        process.stdin.write(json.dumps([recipe.model_dump_json(), own.model_dump_json()]))
-        process.stdin.close()
-        helpers.append(process)
+        work = [recipe.model_dump_json(), own.model_dump_json()]
+        helpers.append(child.start("vggfeat.helper", work))
     try:
         yield
     finally:
         for process in helpers:
             process.terminate()  # all is done, or nobody wants more: at most its shard is lost
             process.wait()
-
-
-def help_out() -> None:
-    """Extract what stdin says: recipe and machine, as JSON. For `_working_on`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the first process
-    recipe, machine = json.load(sys.stdin)
-    try:
-        extract(
-            Recipe.model_validate_json(recipe, strict=False),
-            Machine.model_validate_json(machine, strict=False),
-            Watch(),
-        )
-    except VggfeatError as error:
-        sys.exit(f"vggfeat: {error}")
 
 
 def evaluate(
@@ -353,14 +335,17 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     """Write a result's JSON and its classifiers, one file for each split; return the JSON's path.
 
     Raises:
-        ResultError: If another recipe's result has that name.
+        ResultError: If another recipe's result has that name, or the name is none.
         PublishError: If something cannot be written.
     """
     result = evaluation.result
-    path = machine.results / f"{result.name}.json"
+    path = result_path(machine.results, result.name)
     check_free(path, result.recipe_fingerprint)
-    if path.exists() and Result.read(path).stores != result.stores:
-        _log.info("'%s' is replaced: the same recipe, on other images", path)
+    try:
+        if path.exists() and Result.read(path).stores != result.stores:
+            _log.info("'%s' is replaced: the same recipe, on other images", path)
+    except ResultError as error:
+        _log.warning("what stood there is replaced: %s", error)
     make_folder(machine.results)
     metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
     classifiers = {}
@@ -371,29 +356,57 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
 
 
-def write_report(result: Result, machine: Machine) -> Path:
-    """Write the HTML page of a result, with pictures where the images are on disk.
+def recipe_of(result: Result, source: str, changed: Mapping[str, object] | None = None) -> Recipe:
+    """Return the recipe of a result, once its stores are found to be those of the recipe.
+
+    Args:
+        result: Any result.
+        source: Where it comes from, for messages.
+        changed: Fields that have another value by now.
+
+    Raises:
+        RecipeError: If its recipe cannot be.
+        ResultError: If its stores are not one for each net and region.
+    """
+    recipe = Recipe.build({**result.recipe, **(changed or {})}, source)
+    held = tuple((store.model, store.region) for store in result.stores)
+    if held != recipe.described:
+        raise ResultError(
+            f"{source} names stores of {', '.join(map(' '.join, held)) or 'no net'}.",
+            f"Its recipe wants {', '.join(map(' '.join, recipe.described))}.",
+            "Restore it from a copy, or run `vggfeat svm` again.",
+        )
+    return recipe
+
+
+def write_report(path: Path, machine: Machine) -> Path:
+    """Write the HTML page of a result beside it, with pictures where the images are on disk.
 
     Where the items are boxes, the pictures show what was described: the whole image with the box
     drawn on it, or the box alone.
 
+    Args:
+        path: Of the result; the page of `x.json` is `x.html`, whatever name stands in it.
+        machine: Says where data sets are.
+
     Raises:
-        PublishError: If it cannot be written.
+        ResultError: If the result is absent, damaged or of another format.
+        PublishError: If the page cannot be written.
     """
     from vggfeat.report.html import write_page
 
-    path = machine.results / f"{result.name}.html"
-    make_folder(machine.results)
+    result = Result.read(path)
+    page = path.with_suffix(".html")
     try:
-        recipe = Recipe.build(result.recipe, f"'{result.name}'")
+        recipe = Recipe.build(result.recipe, f"'{path}'")
         items = {item.id: item for item in open_for(recipe, machine).items}
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)
-        write_page(result, path)
-        return path
+        write_page(result, page)
+        return page
     whole = "image" in recipe.regions
-    write_page(result, path, lambda image: picture(items[image], whole=whole))
-    return path
+    write_page(result, page, lambda image: picture(items[image], whole=whole))
+    return page
 
 
 def run(recipe: Recipe, machine: Machine, watch: Watch) -> tuple[Path, Path]:
@@ -407,7 +420,7 @@ def run(recipe: Recipe, machine: Machine, watch: Watch) -> tuple[Path, Path]:
     """
     extract(recipe, machine, watch)
     path = write(evaluate(recipe, machine, watch), machine)
-    return path, write_report(Result.read(path), machine)
+    return path, write_report(path, machine)
 
 
 def _told(watch: Watch, advance: Callable[[int], None]) -> Callable[[int], None]:

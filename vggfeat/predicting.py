@@ -13,7 +13,7 @@ from vggfeat.classify.svm import LinearOneVsRest, predicted_class
 from vggfeat.data.split import Dataset, Item, Kind, unlabelled
 from vggfeat.describing import described
 from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
-from vggfeat.experiment import fused
+from vggfeat.experiment import fused, recipe_of
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.catalogue import PublishedWeights, published_as
 from vggfeat.nets.shelf import families
@@ -64,7 +64,7 @@ def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Tra
     """
     result = Result.read(path)
     moved = {"weights": list(weights)} if weights else {}
-    recipe = Recipe.build(result.recipe | moved, f"'{path}'")
+    recipe = recipe_of(result, f"'{path}'", moved)
     if any(store.region == "box" for store in result.stores):
         raise ResultError(
             f"The classifier of '{path}' reads descriptors of boxes around persons.",

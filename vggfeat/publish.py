@@ -15,6 +15,8 @@ from pathlib import Path
 
 from vggfeat.errors import PublishError
 
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # that a user or a file may choose: it leads nowhere
+
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.~]+)~(?P<pid>\d+)~[0-9a-f]+\.tmp")
 
 

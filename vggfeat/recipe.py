@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vggfeat.data.names import NAMED, known, own_measure, slug
 from vggfeat.errors import RecipeError, nearest
 from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
+from vggfeat.publish import FILE_NAME
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
@@ -111,7 +112,7 @@ class Draft(_Record):
     measure: Measure | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     limit: int | None = Field(default=None, ge=1)
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str | None = Field(default=None, pattern=FILE_NAME)
     paper: Paper | None = None
     ablation: Ablation | None = None
 

@@ -14,8 +14,8 @@ from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data import action, open_dataset, voc
 from vggfeat.data.names import proxy_of
 from vggfeat.errors import DatasetNotFoundError, StoreNotFoundError, UnsafeArchiveError
-from vggfeat.experiment import blocks_of, read_sample
-from vggfeat.publish import make_folder, publish_bytes
+from vggfeat.experiment import blocks_of, read_sample, recipe_of
+from vggfeat.publish import publish_bytes
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.report.submission import (
@@ -40,15 +40,15 @@ _LIMITS = Limits(members=1_000, member_bytes=8 << 20, total_bytes=64 << 20)
 
 _TASKS = {
     "voc2012": Task(
-        folder="Main",
-        kind="cls",
-        competitions=(1, 2),
-        classes=voc.CLASSES,
-        ids=None,
-        size=10_991,
+        folder="Main", kind="cls", competitions=(1, 2), classes=voc.CLASSES, size=10_991
     ),
     "voc2012-action": Task(
-        folder="Action", kind="action", competitions=(9, 10), classes=action.ACTIONS, ids=None
+        folder="Action",
+        kind="action",
+        competitions=(9, 10),
+        classes=action.ACTIONS,
+        size=6_283,
+        certain=False,  # from memory: no document of VOC that is at hand has it
     ),
 }
 
@@ -89,7 +89,7 @@ def scored_again(path: Path, machine: Machine) -> Scored:
         raise ResultError(f"'{path}' names {count} files of classifiers.", "Expected one.")
     [(name, sha256)] = result.classifiers.items()
     classifier = LinearOneVsRest.load(path.parent / Path(name).name, sha256)
-    recipe = Recipe.build(result.recipe, f"'{path}'")
+    recipe = recipe_of(result, f"'{path}'")
     with ExitStack() as opened:
         held = [opened.enter_context(_opened(used, machine)) for used in result.stores]
         dataset = open_for(recipe, machine, held[0].ids)
@@ -125,28 +125,36 @@ def submit(path: Path, machine: Machine) -> Path:
 
     Args:
         path: Of the result, on `voc2012` or `voc2012-action`.
-        machine: As for `scored_again`; the archive goes to its results.
+        machine: As for `scored_again`.
 
     Returns:
-        `<results>/<name>-comp2.tar.gz`, or comp10 for actions.
+        Of `x.json` it is `x-comp2.tar.gz` beside it, or comp10 for actions.
 
     Raises:
-        SubmissionError: If such a result cannot be submitted, or the archive would be refused.
+        SubmissionError: If such a result cannot be submitted, the list of test images on disk is
+            not whole, or the archive would be refused.
         VggfeatError: As `scored_again` does.
         PublishError: If it cannot be written.
     """
     result = Result.read(path)
     task = _task_of(result)
     scored = scored_again(path, machine)
+    if doubt := task.doubt(scored.ids):
+        if task.certain:
+            raise SubmissionError(
+                f"The list of test below '{machine.data_root}' has {doubt}.",
+                "The server wants a score for every one.",
+                f"Unpack VOC2012test.tar again, then run the recipe of '{path}' again.",
+            )
+        _log.warning("the list of test has %s: make sure that it is whole", doubt)
     task = replace(task, ids=scored.ids)
-    target = machine.results / f"{result.name}-comp{task.competitions[1]}.tar.gz"
+    target = path.with_name(f"{path.stem}-comp{task.competitions[1]}.tar.gz")
     archive = pack(results_files(task, scored.ids, _finite(scored)))
     for finding in check(read_members(str(target), archive, _LIMITS), [task]):
         if finding.level == "error":
             raise SubmissionError(f"{finding.where}: {finding.message}", "Nothing was written.")
         if finding.level == "warning":
             _log.warning("%s: %s", finding.where, finding.message)
-    make_folder(machine.results)
     publish_bytes(target, archive)
     return target
 
@@ -220,13 +228,25 @@ def check_archive(archive: Path, machine: Machine) -> tuple[Finding, ...]:
     except UnsafeArchiveError as error:
         message = f"It is not looked into: {error.reason}."
         return (Finding(level="error", where="the archive", message=message),)
-    tasks = [
-        replace(task, ids=_official(name, machine.data_root))
-        if any(file.startswith(f"{ROOT}/{task.folder}/") for file in files)
-        else task
-        for name, task in _TASKS.items()
-    ]
-    return check(files, tasks)
+    tasks, findings = [], []
+    for name, task in _TASKS.items():
+        held = any(file.startswith(f"{ROOT}/{task.folder}/") for file in files)
+        ids = _official(name, machine.data_root) if held else None
+        doubt = "" if ids is None else task.doubt(ids)
+        if doubt:
+            findings.append(_incomplete(task, doubt))
+        tasks.append(replace(task, ids=None if doubt and task.certain else ids))
+    return (*findings, *check(files, tasks))
+
+
+def _incomplete(task: Task, doubt: str) -> Finding:
+    """Say that the list of a test set on this disk is not the official one."""
+    where = f"'ImageSets/{task.folder}/test.txt'"
+    if not task.certain:
+        message = f"It has {doubt}. Make sure that it is whole."
+        return Finding(level="warning", where=where, message=message)
+    message = f"It has {doubt}. Nothing is compared with it; unpack VOC2012test.tar again."
+    return Finding(level="error", where=where, message=message)
 
 
 def _official(name: str, data_root: Path) -> tuple[str, ...] | None:

@@ -25,6 +25,7 @@ from safetensors.numpy import load, save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
+from vggfeat.child import others_kept_safe
 from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_average_precision, mean_class_recall
 from vggfeat.errors import ClassifierError
@@ -168,7 +169,7 @@ class LinearOneVsRest:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             classes = json.loads(header["__metadata__"]["classes"])
             coef, intercept = tensors["coef"], tensors["intercept"]
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=remedy) from error
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         sound = (
@@ -378,10 +379,11 @@ class _LinearSvcs:
             joblib.delayed(_fit_one)(self._x, self._labels[:, k], (row, c[k]), self._settings)
             for row, k in enumerate(self.learnable)
         )
-        for row, w, b, converged in self._pool(tasks):
-            coef[row], intercept[row] = w, b
-            failed += not converged
-            check(1)
+        with others_kept_safe():
+            for row, w, b, converged in self._pool(tasks):
+                coef[row], intercept[row] = w, b
+                failed += not converged
+                check(1)
         return _Found(coef=coef, intercept=intercept, not_converged=failed, gap=float("nan"))
 
     def _jobs(self, tasks: int) -> int:

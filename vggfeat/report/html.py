@@ -209,14 +209,14 @@ def _setting(value: object) -> str:
 def _toml(recipe: Mapping[str, Any]) -> str:
     """Return a recipe as the file that makes it again; TOML has no word for None."""
 
-    def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: without_none(value) if isinstance(value, dict) else value
-            for name, value in table.items()
-            if value is not None
-        }
+    def without_none(value: Any) -> Any:  # noqa: ANN401  (whatever a recipe holds)
+        if isinstance(value, dict):
+            return {k: without_none(v) for k, v in value.items() if v is not None}
+        if isinstance(value, list | tuple):
+            return [without_none(part) for part in value if part is not None]
+        return value
 
-    return tomli_w.dumps(without_none(recipe))
+    return tomli_w.dumps(without_none(dict(recipe)))
 
 
 def _tail(image: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vggfeat.data.names import proxy_of
 from vggfeat.errors import nearest
-from vggfeat.report.result import Result, ResultError
+from vggfeat.report.result import Result, ResultError, damaged
 
 _DATA = Path(__file__).with_name("paper.toml")
 
@@ -193,7 +193,7 @@ def cell_of(recipe: Mapping[str, Any], source: str) -> Cell | None:
     try:
         cited = Citation.model_validate(recipe["paper"])
     except ValidationError as error:
-        raise ResultError(f"{source} has a damaged [paper]: {error}.") from error
+        raise damaged(f"{source} has a damaged [paper]", error) from None
     own = {cell.name: cell for cell in cells() if cell.row.models}
     name = _cell_name(cited.table, cited.row, cited.column)
     if name not in own:

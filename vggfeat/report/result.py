@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import from_json
 
 from vggfeat.errors import VggfeatError
-from vggfeat.publish import make_folder, publish_bytes
+from vggfeat.publish import FILE_NAME, make_folder, publish_bytes
+
+FORMAT_VERSION: Final = 3
+
+_DEEPEST = 4  # levels of a recipe; [paper] and [ablation] are its second
+_LARGEST = 2**53  # whole numbers that a float can hold
+_LONGEST_SHOWN = 60  # characters of a value in a message
+_LISTS = ("models", "weights", "scales", "regions")  # of a recipe
+_AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
 
 class ResultError(VggfeatError, ValueError):
     """A result file is absent, damaged or in the way."""
+
+
+def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Check that a recipe is no more than text, numbers, and short lists and tables of them."""
+    _check_plain(recipe, _DEEPEST)
+    for name in _LISTS:
+        if not isinstance(recipe.get(name, ()), list | tuple | None):
+            raise ValueError(f"a list as {name!r}")
+    return recipe
+
+
+def _check_plain(value: object, levels: int) -> None:
+    if isinstance(value, dict | list | tuple):
+        if not levels:
+            raise ValueError(f"at most {_DEEPEST} levels of lists and tables")
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_plain(part, levels - 1)
+    elif isinstance(value, str) and "\0" in value:
+        raise ValueError("text without a NUL")
+    elif isinstance(value, int | float) and not abs(value) < _LARGEST:
+        raise ValueError(f"finite numbers below {_LARGEST:,}")
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+FileName = Annotated[str, StringConstraints(pattern=FILE_NAME)]
+Count = Annotated[int, Field(ge=0, lt=_LARGEST)]
+Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]  # sums of shares are rounded
+Penalty = Annotated[float, Field(gt=0, lt=1e300)]
 
 
 class _Record(BaseModel):
@@ -49,13 +94,13 @@ class StoreUsed(_Record):
     path: str
     fingerprint: str
     row_fingerprint: str
-    recipe: dict[str, Any]
-    images: int
-    bytes: int
+    recipe: Plain
+    images: Count
+    bytes: Count
     mean_norms: tuple[float | None, ...]
-    unreadable: int
-    zero: int
-    cropped: int
+    unreadable: Count
+    zero: Count
+    cropped: Count
 
     @property
     def substitute(self) -> str | None:
@@ -83,14 +128,20 @@ class Search(_Record):
     """
 
     measure: str
-    grid: tuple[float, ...]
-    means: tuple[float | None, ...]
+    grid: tuple[Penalty, ...]
+    means: tuple[Share | None, ...]
     grown: bool
     at_edge: bool
-    fits: int
-    not_converged: int
+    fits: Count
+    not_converged: Count
     solver: str
     gap: float | None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(self.means) != len(self.grid):
+            raise ValueError(f"as many means as values of C, {len(self.grid)}")
+        return self
 
 
 class Example(_Record):
@@ -104,7 +155,7 @@ class Example(_Record):
 
     id: str
     score: float
-    label: int
+    label: Literal[-1, 0, 1]
 
 
 class ClassResult(_Record):
@@ -126,14 +177,14 @@ class ClassResult(_Record):
     """
 
     name: str
-    c: float
-    train: int
-    test: int
-    voc2007: float | None
-    voc2010: float | None
-    recall: float | None
+    c: Penalty
+    train: Count
+    test: Count
+    voc2007: Share | None
+    voc2010: Share | None
+    recall: Share | None
     note: str | None
-    curve: tuple[tuple[float, float], ...]
+    curve: tuple[tuple[Share, Share], ...]
     best: tuple[Example, ...]
     worst: tuple[Example, ...]
     false_positives: tuple[Example, ...]
@@ -150,18 +201,21 @@ class SplitOutcome(_Record):
         counted: Over how many classes each mean runs.
     """
 
-    sizes: dict[str, int]
+    sizes: dict[str, Count]
     search: Search
-    c: tuple[float, ...]
-    means: dict[str, float | None]
-    counted: dict[str, int]
+    c: tuple[Penalty, ...]
+    means: dict[str, Share | None]
+    counted: dict[str, Count]
 
 
 class Result(_Record):
     """One experiment.
 
+    A result that contradicts itself cannot be made: what reads one need not ask again.
+
     Attributes:
-        name: Stem of the file.
+        format_version: Of the fields; a result of another one is refused.
+        name: That it was written under, for the reader: a file that was copied keeps it.
         recipe: The complete recipe.
         recipe_fingerprint: Of the recipe and the weights.
         kind: "multi-label" or "one class".
@@ -185,52 +239,104 @@ class Result(_Record):
         versions: Of Python and the packages.
     """
 
-    format_version: int = 3
-    name: str
-    recipe: dict[str, Any]
+    format_version: Literal[3] = FORMAT_VERSION
+    name: FileName
+    recipe: Plain
     recipe_fingerprint: str
-    kind: str
-    ignored: int
+    kind: Literal["multi-label", "one class"]
+    ignored: Count
     stores: tuple[StoreUsed, ...]
-    descriptor_size: int
+    descriptor_size: Count
     splits: tuple[SplitOutcome, ...] = Field(min_length=1)
-    classes: tuple[ClassResult, ...]
-    confusion: tuple[tuple[int, int, int], ...]
-    classifiers: dict[str, str] = {}
-    means: dict[str, float | None]
+    classes: tuple[ClassResult, ...] = Field(min_length=1)
+    confusion: tuple[tuple[int, int, Annotated[Count, Field(gt=0)]], ...]
+    classifiers: dict[FileName, str] = {}
+    means: dict[str, Share | None]
     deviations: dict[str, float]
     measure: str
-    score: float | None
+    score: Share | None
     warnings: tuple[str, ...]
     seconds: dict[str, float]
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        count = len(self.classes)
+        if any(not 0 <= true < count for true, _, _ in self.confusion):
+            raise ValueError(f"true classes in 'confusion' from 0 to {count - 1}")
+        if any(not -1 <= predicted < count for _, predicted, _ in self.confusion):
+            raise ValueError(f"predicted classes in 'confusion' from -1 to {count - 1}")
+        if not {"voc2007", "voc2010"} <= self.means.keys():
+            raise ValueError("voc2007 and voc2010 among the 'means'")
+        return self
 
     def write(self, folder: Path) -> Path:
         """Write `<folder>/<name>.json`.
 
         Raises:
-            ResultError: If another experiment's result stands there.
+            ResultError: If another experiment's result stands there, or the name is none.
             PublishError: If it cannot be written.
         """
+        path = result_path(folder, self.name)
         make_folder(folder)
-        path = folder / f"{self.name}.json"
         check_free(path, self.recipe_fingerprint)
         publish_bytes(path, self.model_dump_json(indent=1).encode() + b"\n")
         return path
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read a result.
+        """Read a result, and check everything in it.
 
         Raises:
-            ResultError: If it is absent or damaged.
+            ResultError: If it is absent, damaged or of another format.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             raise ResultError(f"No result '{path}'.", remedy="`vggfeat svm` writes one.") from None
-        except (OSError, ValidationError) as error:
-            raise ResultError(f"'{path}' is no result of vggfeat: {error}.") from error
+        except OSError as error:
+            raise ResultError(f"'{path}' cannot be read: {error.strerror}.") from error
+        found = _content(path, data).get("format_version")
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise ResultError(
+                f"'{path}' is no result of vggfeat: it has no 'format_version'.",
+                f"Results of format {FORMAT_VERSION} have one.",
+                "Name another file, or remove it and run `vggfeat svm` again.",
+            )
+        if found != FORMAT_VERSION:
+            raise _of_another_format(path, found)
+        try:
+            return cls.model_validate_json(data, strict=True)
+        except ValidationError as error:
+            raise damaged(f"'{path}' is damaged", error) from None
+
+
+def result_path(folder: Path, name: str) -> Path:
+    """Return where the result of a name is written.
+
+    Raises:
+        ResultError: If the name would lead elsewhere.
+    """
+    if not re.fullmatch(FILE_NAME, name):
+        raise ResultError(
+            f"A result cannot be called {_shown(name)}.",
+            "Expected letters, digits and '._-', a letter or digit first.",
+            "Pass another --name.",
+        )
+    return folder / f"{name}.json"
+
+
+def is_result(path: Path) -> bool:
+    """Say whether a JSON file is, or was meant to be, a result.
+
+    Raises:
+        ResultError: If it cannot be read, or is no JSON.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"'{path}' cannot be read: {error.strerror}.") from error
+    return not {"format_version", "recipe_fingerprint"}.isdisjoint(_content(path, data))
 
 
 def check_free(path: Path, recipe_fingerprint: str) -> None:
@@ -239,17 +345,97 @@ def check_free(path: Path, recipe_fingerprint: str) -> None:
     Raises:
         ResultError: If one does.
     """
+    remedy = "Pass another --name, or remove the file."
     try:
-        other = json.loads(path.read_bytes()).get("recipe_fingerprint")
+        other = _content(path, path.read_bytes()).get("recipe_fingerprint")
     except FileNotFoundError:
         return
-    except (OSError, ValueError, AttributeError) as error:
-        raise ResultError(
-            f"'{path}' is in the way: {error}.", remedy="Pass another --name."
-        ) from error
+    except OSError as error:
+        raise ResultError(f"'{path}' is in the way: {error.strerror}.", remedy=remedy) from error
+    except ResultError as error:
+        raise ResultError(f"'{path}' is in the way.", str(error), remedy) from None
     if other != recipe_fingerprint:
         raise ResultError(
             f"'{path}' is the result of another recipe.",
             "A result is never overwritten by another recipe's.",
-            "Pass another --name, or remove the file.",
+            remedy,
         )
+
+
+def damaged(wrong: str, error: ValidationError) -> ResultError:
+    """Say what is wrong with the first of the fields that cannot be.
+
+    Args:
+        wrong: What is damaged, as the beginning of the message.
+        error: What pydantic found.
+    """
+    first = error.errors(include_url=False)[0]
+    field = repr(".".join(map(str, first["loc"]))) if first["loc"] else "it"
+    what = {
+        "missing": f"it lacks {field}",
+        "extra_forbidden": f"it has an unknown field {field}",
+        "value_error": f"{field} contradicts itself",
+    }.get(first["type"], f"{field} is {_shown(first['input'])}")
+    return ResultError(f"{wrong}: {what}.", _expected(first["type"], first.get("ctx", {})), _AGAIN)
+
+
+def _expected(kind: str, context: dict[str, Any]) -> str:
+    """Say what kind of value a complaint of pydantic wanted."""
+    if kind in _EXPECTED:
+        return f"Expected {_EXPECTED[kind]}."
+    if kind == "value_error":
+        return f"Expected {context['error']}."
+    limits = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    found = [f"{words} {context[name]:,g}" for name, words in limits.items() if name in context]
+    if found:
+        return f"Expected {found[0]}."
+    return f"Expected {context['expected']}." if "expected" in context else ""
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a table of named values",
+    "model_type": "a table of named values",
+    "too_short": "at least one",
+    "too_long": "a shorter list",
+    "string_pattern_mismatch": "letters, digits and '._-', a letter or digit first",
+}
+
+
+def _of_another_format(path: Path, found: int) -> ResultError:
+    older = "Remove it and run its recipe again, with `vggfeat svm` or `vggfeat run`."
+    newer = "Read it with the version of vggfeat that has written it, or a newer one."
+    return ResultError(
+        f"'{path}' is a result of format {_shown(found)}.",
+        f"This version of vggfeat reads format {FORMAT_VERSION}.",
+        older if found < FORMAT_VERSION else newer,
+    )
+
+
+def _content(path: Path, data: bytes) -> dict[str, Any]:
+    """Return the fields of a JSON file; none of a file that holds something else."""
+    try:
+        content = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise ResultError(
+            f"'{path}' is no JSON file: {error}.", "Expected a result of `vggfeat svm`.", _AGAIN
+        ) from None
+    return content if isinstance(content, dict) else {}
+
+
+def _shown(value: object) -> str:
+    """Return a value of a JSON file for a message.
+
+    >>> _shown("x"), _shown([1]), _shown({}), _shown(None)
+    ("'x'", 'a list', 'a table', 'null')
+    """
+    if isinstance(value, dict | list | tuple):
+        return "a table" if isinstance(value, dict) else "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -47,21 +47,38 @@ class Task:
         competitions: Numbers of its competitions: for methods that have seen only VOC's training
             images, and for those that have seen others, such as ImageNet's.
         classes: K names.
+        size: Lines of a file, as far as the size of the official test list is known.
+        certain: Whether that size is published; one that is not refuses nothing.
         ids: n ids of the official test list, `image` or `image/object`; None if it is not here.
-        size: n as it is published; None where it is not.
     """
 
     folder: str
     kind: Literal["cls", "action"]
     competitions: tuple[int, int]
     classes: tuple[str, ...]
-    ids: tuple[str, ...] | None
-    size: int | None = None
+    size: int
+    certain: bool = True
+    ids: tuple[str, ...] | None = None
 
     @property
     def unit(self) -> str:
         """What a line is about."""
         return "persons" if self.kind == "action" else "images"
+
+    def doubt(self, ids: Sequence[str]) -> str:
+        """Say in what a list is not as long as the official one; nothing if it is.
+
+        Args:
+            ids: Of the list.
+        """
+        if len(ids) == self.size:
+            return ""
+        return f"{_count(len(ids), self.unit)}; the official list has {self.said_size}"
+
+    @property
+    def said_size(self) -> str:
+        """The size of the official list, in words."""
+        return f"{self.size:,}{'' if self.certain else ', a figure that could not be verified'}"
 
     def file(self, competition: int, name: str) -> str:
         """Return the place of one class's file in an archive."""
@@ -241,9 +258,9 @@ def _check_competition(
         message += "compared with the official list."
     else:
         message += "compared with each other only: the official list is not here."
-        if task.size not in {None, len(ids)}:
+        if len(ids) != task.size:
             level = "warning"
-            message += f" It has {task.size:,}."
+            message += f" It has {task.said_size}."
     return [*findings, Finding(level=level, where=where, message=message)]
 
 

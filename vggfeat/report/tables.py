@@ -5,7 +5,6 @@ Everything follows from results and `paper.toml`; `vggfeat.report.typeset` shows
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vggfeat.report.paper import Cell, Row, Table, cell_of, cells, published, substitutes
-from vggfeat.report.result import Result, ResultError
+from vggfeat.report.result import Result, damaged, is_result
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +143,7 @@ def read_results(folder: Path) -> dict[str, Result]:
     if not folder.is_dir():
         _log.warning("there is no folder '%s', so there are no results", folder)
     return {
-        path.stem: Result.read(path) for path in sorted(folder.glob("*.json")) if _is_result(path)
+        path.stem: Result.read(path) for path in sorted(folder.glob("*.json")) if is_result(path)
     }
 
 
@@ -172,19 +171,6 @@ def build_tables(results: Mapping[str, Result], which: str = ALL) -> Tables:
     )
     ablations = tuple(_ablations(results)) if which in {ALL, ABLATIONS} else None
     return Tables(comparisons=comparisons, ablations=ablations)
-
-
-def _is_result(path: Path) -> bool:
-    """Say whether a JSON file is, or was meant to be, a result."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ResultError(
-            f"'{path}' is no JSON file: {error}.",
-            "Expected a result of `vggfeat svm`.",
-            "Remove it, and run its recipe again.",
-        ) from error
-    return isinstance(content, dict) and "recipe_fingerprint" in content
 
 
 def _run(name: str, result: Result, beside: float | None) -> Run:
@@ -227,7 +213,7 @@ def _ablated(given: object, name: str) -> _Ablated:
     try:
         return _Ablated.model_validate(given)
     except ValidationError as error:
-        raise ResultError(f"'{name}.json' has a damaged [ablation]: {error}.") from error
+        raise damaged(f"'{name}.json' has a damaged [ablation]", error) from None
 
 
 def _fields(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[str, ...]:

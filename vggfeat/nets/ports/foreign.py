@@ -7,7 +7,7 @@ it is one error here.
 
     python -P -m vggfeat.nets.ports.foreign FORMAT SOURCE TARGET MEMORY SECONDS
 
--P, so that a `numpy.py` beside the weights is not imported.
+`vggfeat.child` starts it, so that a `numpy.py` beside the weights is not imported.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-import vggfeat
+from vggfeat import child
 from vggfeat.nets.ports import plain
 from vggfeat.nets.ports.formats import Format, format_named
 from vggfeat.nets.ports.plain import Refused
@@ -45,30 +44,26 @@ def extract(path: Path, form: Format, target: Path) -> None:
         Refused: If the file is refused, or its reader crashes, or takes too much memory or time.
     """
     said = target.with_name("reason")
-    command = [sys.executable, "-P", "-m", __name__, form.name, str(path.absolute()), str(target)]
-    command += [str(MEMORY), str(CPU_SECONDS)]
-    try:
-        with said.open("wb") as stream:
-            done = subprocess.run(
-                command,
-                check=False,
-                cwd=target.parent,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stream,
-                timeout=WALL_SECONDS,
-            )
-    except subprocess.TimeoutExpired as error:
-        raise Refused(f"reading it took longer than {WALL_SECONDS} seconds") from error
-    if done.returncode == -signal.SIGXCPU:
+    arguments = [form.name, str(path.absolute()), str(target), str(MEMORY), str(CPU_SECONDS)]
+    with said.open("wb") as stream:
+        status = child.run(
+            __name__,
+            arguments,
+            folder=target.parent,
+            said=stream,
+            base=_environment(),
+            seconds=WALL_SECONDS,
+        )
+    if status is None:
+        raise Refused(f"reading it took longer than {WALL_SECONDS} seconds")
+    if status == -signal.SIGXCPU:
         raise Refused(f"reading it took longer than {CPU_SECONDS} seconds of computing")
-    if done.returncode < 0:
-        raise Refused(f"its reader was stopped: {signal.strsignal(-done.returncode)}")
-    if done.returncode:
+    if status < 0:
+        raise Refused(f"its reader was stopped: {signal.strsignal(-status)}")
+    if status:
         with said.open("rb") as reasons:
             reason = reasons.read(_LONGEST_REASON).decode("utf-8", "replace").strip()
-        if done.returncode != _REFUSED:
+        if status != _REFUSED:
             raise Refused(f"its reader failed: {reason.rpartition(chr(10))[2]}")
         raise Refused(reason)
 
@@ -121,7 +116,6 @@ def _limit(memory: int, seconds: int) -> None:
 def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HDF5_", "PYTHON"))}
     return kept | {
-        "PYTHONPATH": str(Path(vggfeat.__file__).parents[1]),
         "HDF5_USE_FILE_LOCKING": "FALSE",  # nothing is written, and some file systems have none
         "OPENBLAS_NUM_THREADS": "1",  # every thread of it would take address space
         "OMP_NUM_THREADS": "1",
