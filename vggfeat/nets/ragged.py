@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 # few channels so many more that the transformed values are 8 MB.
 _JOB_TILES, _JOB_VALUES = 512, 2_000_000
 _MOST_TILES = 1024  # rows of one product; a job with a wide strip may have more
-_DIRECT_WINDOWS = {1: 64, 3: 256}  # rows of each product without Winograd, by the filter's side
+_DIRECT_WINDOWS = {1: 64, 3: 128}  # rows of each product without Winograd, by the filter's side
 _FC_WINDOWS = 512  # rows of one product with fc6: 51 MB
 _FC_PARTS = 8  # into which its columns are cut, for any number of threads
 _FEWEST_CHANNELS = 8  # below, a tile's transform costs more than its products save
