@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import re
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError
 from vggfeat.report.text import percent, result_text
+from vggfeat.store.layout import StorePlan
 from vggfeat.store.store import DescriptorStore
 
 
@@ -580,10 +584,96 @@ def test_the_search_stops_too(tiny_voc: Path, machine: Machine) -> None:
         evaluate(recipe(tiny_voc), machine, Stopping(after=1))
 
 
-def test_the_plan_fixes_the_threads(tiny_voc: Path, machine: Machine) -> None:
-    [path] = extract(recipe(tiny_voc, limit=1), machine, Watch())
-    plan = json.loads(path.with_name("plan.json").read_text())
-    assert plan["execution"]["threads"] == torch.get_num_threads()
+def test_a_plan_fixes_what_may_change_the_last_bits(tiny_voc: Path, machine: Machine) -> None:
+    held = {}
+    for precision in ("float32", "bfloat16"):
+        wanted = recipe(tiny_voc, limit=1, precision=precision)
+        [path] = extract(wanted, machine, Watch())
+        held[precision] = json.loads(path.with_name("plan.json").read_text())["execution"]
+    assert held["float32"] == {"device": "cpu", "processor": platform.machine()}
+    assert held["bfloat16"] == held["float32"] | {
+        "threads": torch.get_num_threads(),
+        "window_pixels": 1 << 23,
+        "batch_pixels": 1 << 20,
+        "canvas": 32,
+    }
+
+
+def rows_of(path: Path, ids: Sequence[str]) -> bytes:
+    with DescriptorStore.open(path) as store:
+        rows = store.read(ids)
+    return rows.descriptors.tobytes() + rows.norms.tobytes()
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [(8, {"memory": "100MB", "workers": 1}, 2), (24, {"memory": "5GB", "workers": 5}, 3)],
+)
+def test_stores_of_one_recipe_have_the_same_rows_wherever_they_were_made(
+    tiny_voc: Path,
+    machine: Machine,
+    threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: tuple[int, dict[str, object], int],
+) -> None:
+    shard, own, limit = elsewhere
+    [whole] = extract(recipe(tiny_voc, scales=[224, 256]), machine, Watch())
+    # a cache of its own: nothing can be copied
+    other = machine.model_copy(update={**own, "cache": machine.cache.with_name("second")})
+    monkeypatch.setattr(planning, "shard_rows", lambda *_: shard)
+    threads(3)
+    [part] = extract(recipe(tiny_voc, scales=[224, 256], limit=limit), other, Watch())
+    with DescriptorStore.open(part) as store:
+        ids = store.ids
+    assert len(ids) == 3 * limit
+    assert rows_of(part, ids) == rows_of(whole, ids)
+
+
+_PLANNED_BEFORE = {"threads": 1, "window_pixels": 1 << 23, "batch_pixels": 1 << 17, "canvas": None}
+
+
+def test_a_store_that_an_earlier_version_planned_is_resumed(
+    tiny_voc: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "shard_rows", lambda *_: 8)
+    [quiet] = extract(recipe(tiny_voc), machine, Watch())
+    other = machine.model_copy(update={"cache": machine.cache.with_name("second")})
+    with pytest.raises(Interrupted):
+        extract(recipe(tiny_voc), other, Stopping(after=1))
+    [path] = other.cache.glob("*/plan.json")
+    plan = json.loads(path.read_text())
+    plan["execution"] |= _PLANNED_BEFORE
+    path.write_text(json.dumps(plan))
+    [resumed] = extract(recipe(tiny_voc), other, Watch())
+    assert digest(resumed) == digest(quiet)
+    assert json.loads(path.read_text()) == plan
+
+
+@pytest.mark.parametrize(("precision", "obeyed"), [("float32", False), ("bfloat16", True)])
+def test_a_plan_is_obeyed_where_it_decides_bits(
+    tiny_voc: Path, machine: Machine, precision: str, *, obeyed: bool
+) -> None:
+    wanted = recipe(tiny_voc, limit=1, precision=precision)
+    [path] = extract(wanted, machine, Watch())
+    plan = StorePlan.read(path.parent)
+    before = replace(plan, execution={**plan.execution, "threads": 77, "batch_pixels": 99})
+    found = planning.execution_on(before, machine)
+    assert (found["threads"] == 77) is obeyed
+    assert (found["batch_pixels"] == 99) is obeyed
+
+
+def test_what_is_free_decides_no_bit(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free memory bounds only batches whose size changes no bit; `--memory` bounds any."""
+    sysconf, free = os.sysconf, {"SC_AVPHYS_PAGES": 1000}
+    monkeypatch.setattr(os, "sysconf", lambda name: free.get(name) or sysconf(name))
+    monkeypatch.setitem(free, "SC_PHYS_PAGES", 1 << 22)
+    cases = [("vgg16", "float32"), ("vgg16", "bfloat16"), ("vgg11-lrn", "float32")]
+    fewest, most = 1 << 16, 1 << 20
+    found = [planning.execution_of(p, machine, architecture(net)) for net, p in cases]
+    assert [execution["batch_pixels"] for execution in found] == [fewest, most, most]
+    small = machine.model_copy(update={"memory": "100MB"})
+    found = [planning.execution_of(p, small, architecture(net)) for net, p in cases]
+    assert [execution["batch_pixels"] for execution in found] == [fewest] * 3
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", pytest.param("int8", marks=pytest.mark.slow)])

@@ -34,7 +34,7 @@ def convolved(maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str) -> li
     for job in np.array_split(strips, -(-len(strips) // 4)):
         common = ((source, target), (begins[0], begins[1]), sizes, job)
         flags = (pool != "none", pool == "ceil")
-        tiles = int(sum(-(-sizes[n, 1] // 4) for n, _ in job))
+        tiles = int(sum(-(-sizes[n, 1] // 4) for n, _ in job)) + 5  # rows that nobody needs
         if side == 3 and channels > 3:
             small = 16 * max(kernels.BLOCK_VALUES, channels, outputs)
             planes = (
@@ -44,12 +44,12 @@ def convolved(maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str) -> li
                 dirty(small),
             )
             layer = kernels.transformed_filter(weight.numpy()), bias.numpy()
-            kernels.winograd(*common, layer, flags, planes)
+            kernels.winograd(*common, layer, flags, (tiles, 7), planes)
         else:
-            windows = 4 * int(sizes[:, 1].max())
+            windows = 4 * int(sizes[:, 1].max()) + 16
             room = dirty(windows * channels * side**2), dirty(windows * outputs)
             layer = kernels.unrolled_filter(weight.numpy()), bias.numpy()
-            kernels.direct(*common, layer, side, flags, room)
+            kernels.direct(*common, layer, side, flags, 16, room)
     return [
         torch.from_numpy(target[b : b + h * w * outputs].reshape(h, w, outputs))
         for b, (h, w) in zip(begins[1], after, strict=False)

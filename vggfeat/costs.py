@@ -122,7 +122,7 @@ def _unplanned(
     fetches: tuple[str, ...],
 ) -> Estimate:
     model, region = described
-    execution = execution_of(recipe, machine, architecture(model))
+    execution = execution_of(recipe.precision, machine, architecture(model))
     return Estimate(
         model=model,
         region=region,

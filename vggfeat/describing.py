@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from vggfeat.errors import ImageReadError
 from vggfeat.nets.architectures import architecture
-from vggfeat.planning import StoreJob, calibration_images, tell_near_matches, versions, workers
+from vggfeat.planning import (
+    StoreJob,
+    calibration_images,
+    execution_on,
+    tell_near_matches,
+    versions,
+    workers,
+)
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine
 from vggfeat.rows import Rows
@@ -81,8 +88,9 @@ def described(
 ) -> Iterator[tuple[Rows, ...]]:
     """Yield the rows that the stores of some jobs would hold, and keep none of them.
 
-    Rows that complete stores beside them hold already are copied. A single job's rows have the
-    bits that its store would have, those of several nets lie within the exactness bound.
+    Rows that complete stores beside them hold already are copied. In float32 on the CPU rows have
+    the bits that their stores would have; elsewhere so have those of a single job, and those of
+    several lie within the exactness bound.
 
     Args:
         jobs: One for each net, of the same images.
@@ -179,6 +187,7 @@ def _extractor(
     from vggfeat.extract.engine import ExtractionPlan, Extractor, torch_device
 
     int8 = plan.recipe["precision"] == "int8"
+    execution = execution_on(plan, machine)
     return Extractor(
         net.to(torch_device(machine.device)),
         ExtractionPlan(
@@ -187,10 +196,10 @@ def _extractor(
             interpolation=plan.recipe["interpolation"],
             resampler=plan.recipe["resampler"].partition("-")[0],
             precision=plan.recipe["precision"],
-            window_pixels=plan.execution["window_pixels"],
-            batch_pixels=plan.execution["batch_pixels"],
-            canvas=plan.execution["canvas"],
-            threads=plan.execution["threads"],
+            window_pixels=execution["window_pixels"],
+            batch_pixels=execution["batch_pixels"],
+            canvas=execution["canvas"],
+            threads=execution["threads"],
         ),
         workers=workers(machine),
         calibration=_calibrated(job, net) if int8 else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from vggfeat.errors import StoreError, StoreNotFoundError
 from vggfeat.nets.architectures import Architecture, architecture
 from vggfeat.nets.weights import Weights, find_weights, pooled
 from vggfeat.progress import Watch
-from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
+from vggfeat.recipe import Machine, Precision, Recipe, Region, device_names, fingerprint
 from vggfeat.row_recipe import RowRecipe
 from vggfeat.store.donors import possible_donors, siblings
 from vggfeat.store.layout import DESCRIPTORS, RECORD, StorePlan
@@ -43,7 +43,7 @@ _BATCH_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # six pairs of 256×341 go to
 _FEWEST_PIXELS = 1 << 16  # a batch never has less: one side of 256×256
 _CANVAS = {"cpu": 32, "cuda": 64}  # pixels; 32 is pool5's stride
 _BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
-_SHARE_OF_FREE = 0.5  # of the memory that is free when a store is planned
+_SHARE_OF_MEMORY = 0.5
 
 CALIBRATION = "calibration.safetensors"
 _CALIBRATION_IMAGES = 32
@@ -188,7 +188,7 @@ def _plan(
         descriptor_size=architecture(row.net).descriptor_size(row.tap),
         id_bytes=max(len(item.id.encode()) for item in items),
         shard_rows=budget.shard_rows,
-        execution=budget.execution,
+        execution=_deciding(budget.execution),
         donors=donors,
         created_by={**versions(), "weights": weights.origin, "weights_family": weights.family},
     )
@@ -204,7 +204,7 @@ def budget_of(recipe: Recipe, machine: Machine, model: str, weights: Weights) ->
         weights: Its own, whose pools decide the size of its maps.
     """
     net = architecture(model)
-    execution = execution_of(recipe, machine, net)
+    execution = execution_of(recipe.precision, machine, net)
     seconds = row_seconds(recipe, model, weights.profile.ceil_mode, execution)
     row_bytes = 4 * net.descriptor_size(recipe.tap) * len(recipe.q)
     return Budget(
@@ -298,39 +298,58 @@ def versions() -> dict[str, str]:
     return {"vggfeat": __version__, "python": platform.python_version(), **packages}
 
 
-def execution_of(recipe: Recipe, machine: Machine, net: Architecture) -> dict[str, Any]:
+def execution_of(precision: Precision, machine: Machine, net: Architecture) -> dict[str, Any]:
     """Decide in which portions, and with how many threads, a net works here."""
     import torch
 
     from vggfeat.extract.engine import check_precision, pads, torch_device
 
     device = torch_device(device_names(machine.device)[0])
-    check_precision(recipe.precision, device)
-    padded = pads(net, device, recipe.precision)
+    check_precision(precision, device)
+    padded = pads(net, device, precision)
     # Of a pixel, while the largest map and the one before it are there. torch keeps a third.
     pixel_bytes = 4 * net.blocks[0][0].width * (3 if padded else 1.25) + 15
     batch = _BATCH_PIXELS[device.type]
-    spare = _memory(machine, device) - _BESIDES - 4 * net.parameters
+    spare = _memory(machine, device, padded=padded) - _BESIDES - 4 * net.parameters
     return {
         "device": device.type,
         "threads": torch.get_num_threads(),
         "window_pixels": _WINDOW_PIXELS,
         "batch_pixels": max(_FEWEST_PIXELS, min(batch, int(spare / pixel_bytes))),
-        "canvas": (1 if recipe.precision == "int8" else _CANVAS[device.type]) if padded else None,
+        "canvas": (1 if precision == "int8" else _CANVAS[device.type]) if padded else None,
         "processor": platform.machine(),
     }
 
 
-def _memory(machine: Machine, device: torch.device) -> float:
+def execution_on(plan: StorePlan, machine: Machine) -> dict[str, Any]:
+    """Return how a net works here on a store in the making: what its plan has fixed, stays."""
+    own = execution_of(plan.recipe["precision"], machine, architecture(plan.recipe["net"]))
+    # of float32 on the CPU the plans of earlier versions fix more than decides a row
+    return own if own["canvas"] is None else {**own, **plan.execution}
+
+
+def _deciding(execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an execution decides the last bits of a row."""
+    if execution["canvas"] is not None:
+        return dict(execution)
+    return {name: execution[name] for name in ("device", "processor")}
+
+
+def _memory(machine: Machine, device: torch.device, *, padded: bool) -> float:
+    """Return how many bytes may be used.
+
+    By default what is free counts only where the size of a batch changes no bit of a row.
+    """
     if machine.memory_bytes is not None:
         return machine.memory_bytes
     if device.type == "cuda":
         import torch
 
-        free: int = torch.cuda.mem_get_info(device)[0]
+        there: int = torch.cuda.mem_get_info(device)[1]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return _SHARE_OF_FREE * free
+        pages = os.sysconf("SC_PHYS_PAGES" if padded else "SC_AVPHYS_PAGES")
+        there = pages * os.sysconf("SC_PAGE_SIZE")
+    return _SHARE_OF_MEMORY * there
 
 
 def row_seconds(recipe: Recipe, model: str, ceil: bool, execution: dict[str, Any]) -> float:

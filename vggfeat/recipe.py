@@ -304,7 +304,7 @@ class Machine(_Record):
         device: "auto", "cpu", "cuda" or "cuda:N"; of several, "cuda:0,1", each gets a process.
         workers: Threads that decode images, and processes that fit; None for one per core.
         memory: That `extract` may use, of the device that computes: "6GB", "512MB"; None for half
-            of what is free.
+            of what is free, or of all where the size of a batch may change the last bits of a row.
         on_error: What an unreadable image does.
         offline: Fetch nothing that is not on disk.
         verify_images: Hash every image again, even one that looks unchanged.

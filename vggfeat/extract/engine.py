@@ -42,6 +42,8 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 class ExtractionPlan:
     """What decides the bytes of a shard, together with the shard's images and the net.
 
+    In float32 on the CPU pixels and threads decide none (see `RaggedVgg`).
+
     Attributes:
         scales: S shorter sides Q, pixels.
         mirror: Average with the horizontal flip.

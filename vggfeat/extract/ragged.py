@@ -49,8 +49,8 @@ def plan_windows(
 ) -> list[Window]:
     """Group a shard's images into windows and batches.
 
-    The result is a function of the arguments only, never of what happens to be pending: the bits
-    of a descriptor may depend on the batch that it was computed in.
+    The result is a function of the arguments only, never of what happens to be pending: on a
+    canvas the last bits of a descriptor may depend on the batch that it was computed in.
 
     Args:
         sizes: Row to (H, W) as decoded.

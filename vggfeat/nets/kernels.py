@@ -6,8 +6,11 @@ maps, so that small maps share one matrix product. Nothing is padded: a strip kn
 
 3×3 convolutions between many channels use Winograd's minimal filtering F(4×4, 3×3) (Lavin & Gray
 2016, "Fast Algorithms for Convolutional Neural Networks", Sect. 4.3): 36 products of matrices in
-place of 144. All others copy their windows (im2col) into one product. Bias, ReLU and the block's
+place of 144. All others copy their windows (im2col) into products. Bias, ReLU and the block's
 pool are applied while a strip is still in the cache.
+
+No value depends, to the last bit, on what else is in a job: the numbers of rows of all products are
+given, rows that nobody needs are zeros, and everything else is done value by value.
 """
 
 from __future__ import annotations
@@ -60,6 +63,26 @@ def unrolled_filter(weight: Floats) -> Floats:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def multiply(
+    rows: Floats, other: Floats, out: Floats, each: int
+) -> None:  # pragma: no cover  (compiled)
+    """Write the product of (n, C) and (C, K) to `out`, `each` rows at a time."""
+    for first in range(0, len(rows), each):
+        np.dot(rows[first : first + each], other, out[first : first + each])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_rows(
+    rows: Floats, owners: Ints, sums: npt.NDArray[np.float64]
+) -> None:  # pragma: no cover  (compiled)
+    """Add each (n, K) row to its owner's sum (m, K), one after the other."""
+    for n in range(len(owners)):
+        own, row = sums[owners[n]], rows[n]
+        for p in range(len(row)):
+            own[p] += row[p]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def winograd(
     maps: tuple[Floats, Floats],
     starts: tuple[Ints, Ints],
@@ -67,6 +90,7 @@ def winograd(
     strips: Ints,
     layer: tuple[Floats, Floats],
     pool: tuple[bool, bool],
+    rows_of_products: tuple[int, int],
     scratch: tuple[Floats, Floats, Floats, Floats],
 ) -> None:  # pragma: no cover  (compiled)
     """Convolve the strips of one job, 3×3 with a border of zeros, then bias, ReLU and pool.
@@ -78,6 +102,7 @@ def winograd(
         strips: (s, 2) map and number of each strip.
         layer: Transformed filter (36, C, K) and bias (K,).
         pool: Whether 2×2 maxima are taken, and whether their number is rounded up.
+        rows_of_products: Of all together, no fewer than there are tiles, and of each but the last.
         scratch: Two times 36 planes for the tiles' values before and after the products, and two
             small ones.
     """
@@ -96,11 +121,14 @@ def winograd(
             count = min(step, across - first)
             _tiles_in(x, strips[s, 1], first, count, channels, before, tiles + first, small)
         tiles += across
+    whole, each = rows_of_products
     for i in range(PRODUCTS):
-        np.dot(
-            before[i, : tiles * channels].reshape(tiles, channels),
+        before[i, tiles * channels : whole * channels] = 0
+        multiply(
+            before[i, : whole * channels].reshape(whole, channels),
             filters[i],
-            after[i, : tiles * outputs].reshape(tiles, outputs),
+            after[i, : whole * outputs].reshape(whole, outputs),
+            each,
         )
     tiles = 0
     for s in range(len(strips)):
@@ -132,9 +160,10 @@ def direct(
     layer: tuple[Floats, Floats],
     side: int,
     pool: tuple[bool, bool],
+    each: int,
     scratch: tuple[Floats, Floats],
 ) -> None:  # pragma: no cover  (compiled)
-    """Convolve the strips of one job, each by one product of all its windows.
+    """Convolve the strips of one job, each by products of its windows.
 
     Args:
         maps: As in `winograd`.
@@ -144,6 +173,7 @@ def direct(
         layer: Unrolled filter (side·side·C, K) and bias (K,).
         side: Of the filter, 1 or 3.
         pool: As in `winograd`.
+        each: Rows of every product.
         scratch: For the windows, and for their products with the filter.
     """
     source, target = maps
@@ -157,15 +187,16 @@ def direct(
         x = source[start : start + height * width * channels].reshape(height, width * channels)
         top = ROWS * strips[s, 1]
         count = min(ROWS, height - top)
-        table = windows[: count * width * seen].reshape(count * width, seen)
+        whole = (count * width + each - 1) // each * each
+        table = windows[: whole * seen].reshape(whole, seen)
+        table[count * width :] = 0
         for row in range(count):
             for tap in range(side):
                 y = top + row + tap - side // 2
                 own = table[row * width : (row + 1) * width, tap * side * channels :]
                 _windows(x[y] if 0 <= y < height else x[0], 0 <= y < height, side, channels, own)
-        product = rows[: count * width * outputs].reshape(count * width, outputs)
-        np.dot(table, filters, product)
-        part = product.reshape(count, width, outputs)
+        multiply(table, filters, rows[: whole * outputs].reshape(whole, outputs), each)
+        part = rows[: count * width * outputs].reshape(count, width, outputs)
         _finish(part, bias, target, starts[1][strips[s, 0]], (height, width), (top, 0), pool)
 
 

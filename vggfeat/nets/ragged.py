@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg.cython_blas  # noqa: F401  # numba loads it late, and its threads are limited here
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from vggfeat.errors import MapTooSmallError
 from vggfeat.nets import kernels
 from vggfeat.nets.architectures import WINDOW, Architecture, pool5_size
+from vggfeat.nets.products import RowCounts
 from vggfeat.nets.vgg import DenseVgg
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,10 @@ Ints = npt.NDArray[np.int64]
 # A job has so many tiles at least, since a product of fewer rows mostly copies its other factor; of
 # few channels so many more that the transformed values are 8 MB.
 _JOB_TILES, _JOB_VALUES = 512, 2_000_000
+_MOST_TILES = 1024  # rows of one product; a job with a wide strip may have more
+_DIRECT_WINDOWS = {1: 64, 3: 128}  # rows of each product without Winograd, by the filter's side
 _FC_WINDOWS = 512  # rows of one product with fc6: 51 MB
+_FC_PARTS = 8  # into which its columns are cut, for any number of threads
 _FEWEST_CHANNELS = 8  # below, a tile's transform costs more than its products save
 
 
@@ -64,6 +68,11 @@ class _Connected:
     bias: Floats
     rectified: bool
 
+    def parts(self) -> list[slice]:
+        """Return the columns of each of its products, as many for any number of threads."""
+        size = -(-len(self.bias) // _FC_PARTS)
+        return [slice(first, first + size) for first in range(0, len(self.bias), size)]
+
 
 class RaggedVgg:
     """Describes images of any sizes together, as `DenseVgg` would each alone.
@@ -71,6 +80,9 @@ class RaggedVgg:
     No image is padded: the strips of all maps are the rows of common matrix products. Feature maps
     live in two arenas that are kept from call to call, so that memory stays where the largest
     batch has brought it.
+
+    A descriptor is a function of its image and the net, to the last bit: neither the images beside
+    it nor their order, neither `threads` nor `pixels` change it.
 
     Args:
         net: In float32 on the CPU; it shares the weights of fc6 and fc7.
@@ -101,6 +113,7 @@ class RaggedVgg:
             _log.info("the net's inner loops are compiled, once after installation: some 15 s")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="convolve")
         self._blas = ThreadpoolController()
+        self._counts: dict[tuple[int, ...], RowCounts] = {}  # by the shape of the other factor
         self._arenas = [_Arena(), _Arena()]
         self._scratch = [_Scratch() for _ in range(threads)]
 
@@ -184,25 +197,43 @@ class RaggedVgg:
         maps = source.flat, target.room(int(begins[1][-1]))
         values = kernels.PRODUCTS * (layer.channels + outputs)
         most = max(_JOB_TILES, _JOB_VALUES // values)
-        jobs = iter(_jobs(sizes, most, self._threads))
+        jobs = _jobs(sizes, most, self._threads)
         pool = layer.pool, ceil
+        waiting = iter([(strips, self._rows(layer, sizes[strips[:, 0], 1])) for strips in jobs])
 
         def work(scratch: _Scratch) -> None:
-            for strips in jobs:  # whoever is free takes the next
-                widths = sizes[strips[:, 0], 1]
+            for strips, rows in waiting:  # whoever is free takes the next
                 weights = layer.filters, layer.bias
                 if layer.side:
-                    windows = kernels.ROWS * int(widths.max())
-                    room = scratch.direct(windows, len(layer.filters), outputs)
-                    kernels.direct(maps, begins, sizes, strips, weights, layer.side, pool, room)
+                    each = _DIRECT_WINDOWS[layer.side]
+                    room = scratch.direct(rows, len(layer.filters), outputs)
+                    kernels.direct(
+                        maps, begins, sizes, strips, weights, layer.side, pool, each, room
+                    )
                 else:
-                    tiles = int(_tiles_across(widths).sum())
-                    planes = scratch.winograd(tiles, layer.channels, outputs)
-                    kernels.winograd(maps, begins, sizes, strips, weights, pool, planes)
+                    planes = scratch.winograd(rows, layer.channels, outputs)
+                    products = rows, _MOST_TILES
+                    kernels.winograd(maps, begins, sizes, strips, weights, pool, products, planes)
 
         for future in [self._pool.submit(work, scratch) for scratch in self._scratch]:
             future.result()
         return after
+
+    def _rows(self, layer: _Layer, widths: Ints) -> int:
+        """Return how many rows the products of a job have, given the width of each strip."""
+        if layer.side:
+            most, each = kernels.ROWS * int(widths.max()), _DIRECT_WINDOWS[layer.side]
+            return -(-most // each) * each
+        filters = layer.filters[0]
+
+        def multiply(rows: Floats) -> Floats:
+            out = np.empty((len(rows), filters.shape[1]), dtype=np.float32)
+            kernels.multiply(rows, filters, out, len(rows))
+            return out
+
+        counts = self._counts.setdefault(filters.shape, RowCounts(multiply, _MOST_TILES))
+        room = np.empty((_MOST_TILES, layer.channels), dtype=np.float32)
+        return counts.holding(int(_tiles_across(widths).sum()), room)
 
     def _fully_connected(self, maps: Sequence[Floats], spare: _Arena) -> Tensor:
         """Return (b, D) averages of fc6 or fc7 over all 7×7 windows of each (h, w, C) map."""
@@ -210,34 +241,48 @@ class RaggedVgg:
         table = spare.room(_FC_WINDOWS * size)[: _FC_WINDOWS * size].reshape(_FC_WINDOWS, size)
         sums = np.zeros((len(maps), len(self._connected[-1].bias)))
         for some in _together(maps, _FC_WINDOWS):
+            owners = np.repeat([n for n, *_ in some], [len(columns) for *_, columns in some])
+            rows = [self._windows(layer, len(owners), table) for layer in self._connected]
             filled = 0
             for number, top, columns in some:
-                rows = maps[number][top : top + WINDOW, columns.start : columns.stop + WINDOW - 1]
-                windows = np.lib.stride_tricks.sliding_window_view(rows, WINDOW, axis=1)
-                own = table[filled : filled + len(columns)]
-                own.reshape(len(columns), WINDOW, WINDOW, -1)[:] = windows.transpose(1, 0, 3, 2)
+                own = maps[number][top : top + WINDOW, columns.start : columns.stop + WINDOW - 1]
+                windows = np.lib.stride_tricks.sliding_window_view(own, WINDOW, axis=1)
+                part = table[filled : filled + len(columns)]
+                part.reshape(len(columns), WINDOW, WINDOW, -1)[:] = windows.transpose(1, 0, 3, 2)
                 filled += len(columns)
-            x = table[:filled]
-            for layer in self._connected:
-                x = self._product(x, layer)
-            begins = np.cumsum([0, *(len(columns) for *_, columns in some)])[:-1]
-            np.add.at(sums, [n for n, *_ in some], np.add.reduceat(x, begins, dtype=np.float64))
+            table[filled : rows[0]] = 0
+            x = table
+            for layer, count in zip(self._connected, rows, strict=True):
+                x = self._product(x[:count], layer)
+            kernels.add_rows(x, owners, sums)
         counts = [(len(m) - WINDOW + 1) * (m.shape[1] - WINDOW + 1) for m in maps]
         return torch.from_numpy(sums / np.array(counts)[:, None])
 
+    def _windows(self, layer: _Connected, count: int, table: Floats) -> int:
+        """Return how many rows the products of a layer have; what is in the table may be lost."""
+        first, length = layer.parts()[0], layer.weight.shape[1]
+
+        def multiply(rows: Floats) -> Floats:
+            return np.matmul(rows, layer.weight[first].T)
+
+        counts = self._counts.setdefault(layer.weight.shape, RowCounts(multiply, _FC_WINDOWS))
+        room = table.reshape(-1)[: _FC_WINDOWS * length].reshape(_FC_WINDOWS, length)
+        return counts.holding(count, room)
+
     def _product(self, x: Floats, layer: _Connected) -> Floats:
-        """Return (r, K) of (r, L), each thread computing some of the columns."""
-        result = np.empty((len(x), len(layer.bias)), dtype=np.float32)
+        """Return (`_FC_WINDOWS`, K) of (r, L): zeros behind the first r rows."""
+        result = np.zeros((_FC_WINDOWS, len(layer.bias)), dtype=np.float32)
+        own = result[: len(x)]
 
         def work(columns: slice) -> None:
-            np.matmul(x, layer.weight[columns].T, out=result[:, columns])
+            np.matmul(x, layer.weight[columns].T, out=own[:, columns])
 
-        edges = np.linspace(0, len(layer.bias), self._threads + 1, dtype=int).tolist()
-        columns = [slice(first, last) for first, last in pairwise(edges)]
-        for future in [self._pool.submit(work, some) for some in columns]:
+        for future in [self._pool.submit(work, columns) for columns in layer.parts()]:
             future.result()
-        result += layer.bias
-        return np.maximum(result, 0, out=result) if layer.rectified else result
+        own += layer.bias
+        if layer.rectified:
+            np.maximum(own, 0, out=own)
+        return result
 
 
 class _Arena:

@@ -34,7 +34,8 @@ class StorePlan:
         descriptor_size: D.
         id_bytes: Length of the longest id.
         shard_rows: Rows of every shard but the last.
-        execution: What else the bytes depend on: threads, batches.
+        execution: What else the last bits of a row depend on: device and processor, and threads and
+            batches, except in float32 on the CPU.
         donors: Files (relative to the store's parent, with sha256) that rows may be copied from.
         created_by: Versions of the first writer's packages.
     """
