@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.classify.aggregate import aggregate, fuse
+from vggfeat.classify.measures import measure_of
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
     CSearch,
@@ -25,6 +26,7 @@ from vggfeat.classify.svm import (
     SvmSettings,
     choose_c,
     fit,
+    undecided,
 )
 from vggfeat.data import open_dataset
 from vggfeat.data.published import fetch_dataset, lacking, published
@@ -315,10 +317,11 @@ def evaluate(
                 "An SVM needs one sub-folder per class.",
                 "`vggfeat extract` alone gives its descriptors.",
             )
-        if recipe.measure == "mean_class_recall" and dataset.kind is Kind.MULTI_LABEL:
+        own = measure_of(recipe.measure or "voc2007")
+        if own.one_class and dataset.kind is Kind.MULTI_LABEL:
             raise RecipeError(
-                f"measure = 'mean_class_recall' on {recipe.dataset!r}.",
-                "Its images have any number of classes, so there is no class recall.",
+                f"measure = {own.name!r} on {recipe.dataset!r}.",
+                f"Its images have any number of classes, so there is no {own.label}.",
                 "Pass --measure voc2007 or voc2010.",
             )
         for which in recipe.described[len(held) :]:
@@ -377,7 +380,12 @@ def _split_run(
             counted=counted,
         ),
         classes=class_results(
-            dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
+            dataset.classes,
+            search.c,
+            train,
+            (test.ids, test.labels, scores),
+            dataset.kind,
+            recipe.measure or "voc2007",
         ),
         confusion=confusion(test.labels, scores) if dataset.kind is Kind.ONE_CLASS else Counter(),
     )
@@ -421,6 +429,8 @@ def fit_and_score(
         search = choose_c(
             (train.x, train.labels), (val.x, val.labels), settings, _told(watch, advance)
         )
+    if doubt := undecided(search, classes):
+        _log.warning("%s", doubt)
     x, labels = np.concatenate([train.x, val.x]), np.concatenate([train.labels, val.labels])
     with _timed(seconds, "fit"), watch.step("fit", len(classes), "fits") as advance:
         classifier = fit(x, labels, classes, search.c, settings, _told(watch, advance))
@@ -626,7 +636,7 @@ def _result(
         deviations=deviations,
         measure=measure,
         score=values.get(measure),
-        warnings=_warnings(stores, classes, outcomes),
+        warnings=_warnings(stores, classes, runs),
         seconds=seconds,
         versions=versions(),
     )
@@ -635,9 +645,10 @@ def _result(
 def _warnings(
     stores: tuple[StoreUsed, ...],
     classes: tuple[ClassResult, ...],
-    outcomes: tuple[SplitOutcome, ...],
+    runs: Sequence[SplitRun],
 ) -> tuple[str, ...]:
     found = []
+    searches = [run.outcome.search for run in runs]
     for store in stores:
         if store.substitute:
             found.append(f"{store.model} has {store.substitute}: a substitute.")
@@ -646,10 +657,14 @@ def _warnings(
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
-    if any(mean is None for outcome in outcomes for mean in outcome.search.means):
+    if any(mean is None for search in searches for mean in search.means):
         found.append("No C could be chosen, since no class can be measured on val; it is 1.")
-    if any(outcome.search.at_edge for outcome in outcomes):
+    names = [c.name for c in classes]
+    for index, run in enumerate(runs, 1):
+        if doubt := undecided(run.fitted.search, names):
+            found.append(f"Split {index}: {doubt}" if len(runs) > 1 else doubt)
+    if any(search.at_edge for search in searches):
         found.append("A chosen C lies at the edge of the grid.")
-    if failed := sum(outcome.search.not_converged for outcome in outcomes):
+    if failed := sum(search.not_converged for search in searches):
         found.append(f"{failed} of the SVMs fitted did not converge.")
     return tuple(dict.fromkeys(found))

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vggfeat.classify.measures import measure_of
 from vggfeat.data import check_name
 from vggfeat.data.split import slug
 from vggfeat.errors import RecipeError, nearest
@@ -20,7 +21,6 @@ Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
 Region = Literal["image", "box"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
-Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
 _VOC_SCALES = (256, 384, 512, 640, 768)  # Simonyan & Zisserman 2015, App. B
 _CALTECH_SCALES = (256, 384, 512)
@@ -113,7 +113,7 @@ class Recipe(_Record):
     grid: tuple[float, ...] | None = None
     choose_c: Literal["shared", "per-class"] = "shared"
     difficult: Literal["ignore", "negative"] = "ignore"
-    measure: Measure | None = None
+    measure: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     limit: int | None = Field(default=None, ge=1)
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -149,6 +149,11 @@ class Recipe(_Record):
             raise RecipeError(f"Scales {value}: one occurs twice.")
         return value
 
+    @field_validator("measure")
+    @classmethod
+    def _known_measure(cls, value: str | None) -> str | None:
+        return None if value is None else measure_of(value).name
+
     @field_validator("regions")
     @classmethod
     def _sound_regions(cls, value: tuple[Region, ...] | None) -> tuple[Region, ...] | None:
@@ -165,10 +170,10 @@ class Recipe(_Record):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.choose_c == "per-class" and self.measure == "mean_class_recall":
+        if self.choose_c == "per-class" and self.measure and measure_of(self.measure).one_class:
             raise RecipeError(
-                "choose_c = 'per-class' with measure = 'mean_class_recall'.",
-                "Recall of one class rises as the others' C falls, so no class can choose alone.",
+                f"choose_c = 'per-class' with measure = {self.measure!r}.",
+                "Its value for one class rises as the others' C falls: no class can choose alone.",
                 "Pass --choose-c shared, or an average precision as --measure.",
             )
         if "box" in (self.regions or ()) and not self.dataset.startswith(_WITH_BOXES):

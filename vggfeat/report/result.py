@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vggfeat.errors import VggfeatError
 from vggfeat.publish import make_folder, publish_bytes
@@ -115,9 +115,7 @@ class ClassResult(_Record):
         c: The chosen C.
         train: Positives in train and val.
         test: Positives in test.
-        voc2007: 11-point AP, [0, 1].
-        voc2010: AP as the area under the monotone curve, [0, 1].
-        recall: Share of its images that are classified right, where each image has one class.
+        values: Of each measure that was taken, by its name in `MEASURES`, [0, 1].
         note: Why there is no number.
         curve: (recall, precision) points of the test ranking, ascending in recall, thinned.
         best: Best-scored test images.
@@ -129,9 +127,7 @@ class ClassResult(_Record):
     c: float
     train: int
     test: int
-    voc2007: float | None
-    voc2010: float | None
-    recall: float | None
+    values: dict[str, float | None]
     note: str | None
     curve: tuple[tuple[float, float], ...]
     best: tuple[Example, ...]
@@ -146,7 +142,7 @@ class SplitOutcome(_Record):
         sizes: Images in train, val and test.
         search: How C was chosen.
         c: The values chosen, each once.
-        means: Of "voc2007" and "voc2010", and "mean_class_recall" where each image has one class.
+        means: Of each measure, by its name.
         counted: Over how many classes each mean runs.
     """
 
@@ -169,7 +165,7 @@ class Result(_Record):
         stores: One for each net.
         descriptor_size: Of what the SVM sees.
         splits: One or more.
-        classes: One for each class; of several splits the means of AP and recall, and C, the
+        classes: One for each class; of several splits the means of the values, and C, the
             numbers of positives, the curve and the examples of the first.
         confusion: (true class, predicted class, images), counted from 0 in the order of `classes`,
             of all splits together, where each image has one class; a predicted class of −1 is an
@@ -185,7 +181,7 @@ class Result(_Record):
         versions: Of Python and the packages.
     """
 
-    format_version: int = 3
+    format_version: int = 4
     name: str
     recipe: dict[str, Any]
     recipe_fingerprint: str
@@ -226,11 +222,35 @@ class Result(_Record):
             ResultError: If it is absent or damaged.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate(upgraded(json.loads(path.read_bytes())))
         except FileNotFoundError:
             raise ResultError(f"No result '{path}'.", remedy="`vggfeat svm` writes one.") from None
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             raise ResultError(f"'{path}' is no result of vggfeat: {error}.") from error
+
+
+def upgraded(document: Any) -> Any:  # noqa: ANN401  (JSON from a file may be anything)
+    """Return a result's JSON in the present format; what is no result is left as it is.
+
+    Format 3 had one field for each measure of a class, and called its recall "recall".
+    """
+    if not isinstance(document, dict) or document.get("format_version") != 3:
+        return document
+    names = {"voc2007": "voc2007", "voc2010": "voc2010"}
+    if document.get("kind") == "one class":
+        names["mean_class_recall"] = "recall"
+    classes = document.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(one, dict) for one in classes):
+        return document
+    old = {"voc2007", "voc2010", "recall"}
+    return document | {
+        "format_version": 4,
+        "classes": [
+            {key: value for key, value in one.items() if key not in old}
+            | {"values": {name: one[field] for name, field in names.items() if field in one}}
+            for one in classes
+        ],
+    }
 
 
 def check_free(path: Path, recipe_fingerprint: str) -> None:
