@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from vggfeat.classify.svm import Measure
 from vggfeat.data.split import Kind
 from vggfeat.report.result import Result, Search, SplitOutcome, StoreUsed
 from vggfeat.scoring import class_means, class_results, confusion, means, split_means
@@ -51,7 +50,9 @@ def voc2007() -> Result:
             "kind": Kind.MULTI_LABEL.value,
             "stores": (_store("vgg16", 9963, 5),),
             "splits": (_split("voc2007", sizes, 2.0, values, counted),),
-            "classes": class_results(VOC_CLASSES, [2.0] * 20, labels, test, Kind.MULTI_LABEL),
+            "classes": class_results(
+                VOC_CLASSES, [2.0] * 20, labels, test, Kind.MULTI_LABEL, "voc2007"
+            ),
             "means": values,
         }
     )
@@ -79,7 +80,8 @@ def caltech(count: int = 102, per_class: int = 20) -> Result:
         c = 2.0**number
         outcomes.append(_split("mean_class_recall", sizes, c, values, counted))
         test = (ids, labels, scores)
-        runs.append(class_results(names, [c] * count, labels, test, Kind.ONE_CLASS))
+        own = "mean_class_recall"
+        runs.append(class_results(names, [c] * count, labels, test, Kind.ONE_CLASS, own))
         confused += confusion(labels, scores)
     averages, deviations = split_means([outcome.means for outcome in outcomes])
     published = {"table": 11, "row": "VGG Net-D (16)", "column": "Caltech-101", "value": 91.8}
@@ -147,7 +149,7 @@ def _store(model: str, images: int, scales: int) -> StoreUsed:
 
 
 def _split(
-    measure: Measure,
+    measure: str,
     sizes: dict[str, int],
     c: float,
     values: dict[str, float | None],

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"store"},
     "classify": {"classify"},
     "report": {"report", "classify.measures", "data.names"},
-    "recipe": {"data", "nets.architectures"},
+    "recipe": {"data", "nets.architectures", "classify.measures"},
     "progress": set(),
     "scoring": {"classify", "report", "data.split"},
     "row_recipe": {"nets", "extract.images", "store.layout", "recipe"},

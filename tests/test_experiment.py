@@ -196,13 +196,31 @@ def test_the_result_is_that_of_the_devkit(tiny_voc: Path, machine: Machine) -> N
         truth = list(zip(rows[::2], map(int, rows[1::2]), strict=True))
         scores = list(zip(test.ids, evaluation.runs[0].fitted.scores[:, k].tolist(), strict=True))
         assert result.classes[k].name == name
-        for year, ours in ((2007, result.classes[k].voc2007), (2012, result.classes[k].voc2010)):
+        for year, measure in ((2007, "voc2007"), (2012, "voc2010")):
+            ours = result.classes[k].values[measure]
             assert ours == pytest.approx(devkit_average_precision(truth, scores, year), abs=1e-12)
-    each = [c.voc2007 for c in result.classes if c.voc2007 is not None]
+    each = [ap for c in result.classes if (ap := c.values["voc2007"]) is not None]
     assert result.score == result.means["voc2007"] == pytest.approx(np.mean(each))
     assert result.splits[0].sizes == {"train": 8, "val": 6, "test": 10}
     assert result.stores[0].weights == "random:0"
     assert any("random weights" in warning for warning in result.warnings)
+    assert not any("cannot tell" in warning for warning in result.warnings)
+
+
+def test_values_of_c_that_validation_cannot_tell_apart_are_named(
+    tiny_voc: Path, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = recipe(tiny_voc, grid=[1.0, 1.001])
+    extract(wanted, machine, Watch())
+    result = evaluate(wanted, machine, Watch()).result
+    doubt = (
+        "C: validation cannot tell these values apart (6 images): 1, 1.001; "
+        "1 is taken, the nearest to 1."
+    )
+    assert doubt in result.warnings
+    assert doubt in caplog.text
+    assert not any("edge" in warning for warning in result.warnings)
+    assert result.splits[0].c == (1.0,)
 
 
 def test_a_result_reads_back_as_it_was_written(tiny_voc: Path, machine: Machine) -> None:
@@ -327,10 +345,10 @@ def test_a_class_without_positives_is_named_and_leaves_the_mean(
     extract(recipe(tiny_voc), machine, Watch())
     result = evaluate(recipe(tiny_voc), machine, Watch()).result
     dog = result.classes[1]
-    assert (dog.voc2007, dog.voc2010) == (None, None)
+    assert dog.values == {"voc2007": None, "voc2010": None}
     assert dog.note == "no positive in test: no AP"
     assert result.splits[0].counted == {"voc2007": 2, "voc2010": 2}
-    others = [result.classes[k].voc2007 for k in (0, 2)]
+    others = [result.classes[k].values["voc2007"] for k in (0, 2)]
     assert result.score == pytest.approx(np.mean([v for v in others if v is not None]))
 
 
@@ -421,7 +439,7 @@ def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machin
     result = evaluate(wanted, machine, Watch()).result
     assert result.measure == "mean_class_recall"
     assert result.score == 1.0
-    assert [c.recall for c in result.classes] == [1.0, 1.0]
+    assert [c.values["mean_class_recall"] for c in result.classes] == [1.0, 1.0]
 
 
 @pytest.fixture
@@ -460,7 +478,8 @@ def test_several_splits_share_a_store_and_give_mean_and_deviation(
     assert [split.means["mean_class_recall"] for split in result.splits] == pytest.approx(recalls)
     assert result.score == pytest.approx(np.mean(recalls))
     assert result.deviations["mean_class_recall"] == pytest.approx(np.std(recalls) * 1.5**0.5)
-    assert [c.recall for c in result.classes] == pytest.approx(np.mean(by_class, axis=0))
+    recalls = [c.values["mean_class_recall"] for c in result.classes]
+    assert recalls == pytest.approx(np.mean(by_class, axis=0))
     assert [split.sizes for split in result.splits] == [{"train": 12, "val": 3, "test": 9}] * 3
     [store] = result.stores
     assert store.images == 24

@@ -11,20 +11,30 @@ from sklearn.metrics import average_precision_score
 
 from tests.reference import devkit_average_precision
 from vggfeat.classify.measures import (
+    MEASURES,
     RECALL_LEVELS,
+    Measure,
     average_precision,
     mean_average_precision,
     mean_class_recall,
+    measures_for,
     precision_recall,
+    predicted_class,
 )
 from vggfeat.data import open_dataset
 from vggfeat.errors import RecipeError
+from vggfeat.experiment import evaluate, extract, write, write_report
+from vggfeat.progress import Watch
+from vggfeat.recipe import Machine, Recipe
+from vggfeat.report.result import Result
+from vggfeat.report.tables import build_tables, read_results
+from vggfeat.report.text import percent, result_text
 
-Measure = Literal["voc2007", "voc2010"]
-YEARS: dict[Measure, int] = {"voc2007": 2007, "voc2010": 2012}
+Devkits = Literal["voc2007", "voc2010"]
+YEARS: dict[Devkits, int] = {"voc2007": 2007, "voc2010": 2012}
 
 
-def by_devkit(scores: np.ndarray, labels: np.ndarray, measure: Measure) -> float:
+def by_devkit(scores: np.ndarray, labels: np.ndarray, measure: Devkits) -> float:
     truth = [(f"{i}", int(label)) for i, label in enumerate(labels)]
     results = [(f"{i}", float(s)) for i, s in enumerate(scores) if not np.isnan(s)]
     return devkit_average_precision(truth, results, YEARS[measure])
@@ -99,7 +109,7 @@ def rankings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @settings(max_examples=300, deadline=None)
 def test_any_ranking_equals_the_devkit(
     ranking: tuple[np.ndarray, np.ndarray],
-    measure: Measure,
+    measure: Devkits,
 ) -> None:
     ours = average_precision(*ranking, measure=measure)
     assert ours == pytest.approx(by_devkit(*ranking, measure), abs=1e-12)
@@ -131,7 +141,7 @@ def test_the_sklearn_measure_is_sklearns(ranking: tuple[np.ndarray, np.ndarray])
     ["random", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tied", "missing"))],
 )
 def test_the_official_lists_equal_the_devkit(
-    shared: Path, measure: Measure, scores_are: str
+    shared: Path, measure: Devkits, scores_are: str
 ) -> None:
     dataset = open_dataset("voc2007", shared / "voc2007-imagesets", stored_ids=())
     labels = dataset.splits[0].test.labels
@@ -165,3 +175,87 @@ def test_mean_class_recall_weighs_every_class_alike() -> None:
     true = np.array([0, 0, 0, 0, 1, 2])
     predicted = np.array([0, 0, 0, 1, 1, -1])
     assert mean_class_recall(predicted, true) == pytest.approx((0.75 + 1 + 0) / 3)
+
+
+def test_every_measure_is_the_mean_of_its_classes() -> None:
+    random = np.random.default_rng(4)
+    true = random.integers(0, 3, 50)
+    labels = np.where(true[:, None] == np.arange(4), 1, -1)  # the last class does not occur
+    scores = labels[:, :4] + random.normal(size=(50, 4))
+    scores[3] = np.nan
+    for name, measure in MEASURES.items():
+        assert measure.name == name
+        assert len(measure.short) <= 8
+        mean, each = measure.of_all(scores, labels)
+        assert np.isnan(each).tolist() == [False, False, False, True]
+        assert mean == pytest.approx(np.mean(each[:3]))
+    recall = MEASURES["mean_class_recall"].of_all(scores, labels)[0]
+    assert recall == mean_class_recall(predicted_class(scores), true)
+    ap = MEASURES["voc2010"].of_classes(scores, labels)[1]
+    assert ap == average_precision(scores[:, 1], labels[:, 1], measure="voc2010")
+
+
+def test_labels_and_the_experiment_say_what_is_measured() -> None:
+    def names(*, one_class: bool, own: str) -> list[str]:
+        return [measure.name for measure in measures_for(one_class=one_class, own=own)]
+
+    assert names(one_class=False, own="voc2007") == ["voc2007", "voc2010"]
+    assert names(one_class=True, own="voc2007") == ["voc2007", "voc2010", "mean_class_recall"]
+    assert names(one_class=False, own="sklearn") == ["voc2007", "voc2010", "sklearn"]
+
+
+def r_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each class, the share of positives among as many first images as it has positives."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ranked = np.take_along_axis(labels > 0, order, axis=0)
+    count = (labels > 0).sum(axis=0)
+    return np.array([ranked[:n, k].mean() if n else np.nan for k, n in enumerate(count)])
+
+
+def test_a_measure_is_added_in_one_place(
+    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of the table goes from the recipe through the search for C into every report."""
+    added = Measure(
+        name="r-precision",
+        label="mean R-precision",
+        column="R-precision",
+        short="R-prec",
+        of_classes=r_precision,
+    )
+    monkeypatch.setitem(MEASURES, added.name, added)
+    recipe = Recipe.build(
+        {
+            "dataset": f"voc:{tiny_voc}",
+            "models": ["vgg16-thin"],
+            "weights": ["random:0"],
+            "scales": [224],
+            "grid": [0.1, 1.0, 10.0],
+            "choose_c": "per-class",
+            "measure": "r-precision",
+        },
+        "a test",
+    )
+    machine = Machine(cache=tmp_path / "features", results=tmp_path / "results", workers=1)
+    extract(recipe, machine, Watch())
+    evaluation = evaluate(recipe, machine, Watch())
+    path = write(evaluation, machine)
+    result, [run] = Result.read(path), evaluation.runs
+    each = r_precision(run.fitted.scores, run.samples["test"].labels)
+    assert [record.values["r-precision"] for record in result.classes] == each.tolist()
+    assert list(result.means) == ["voc2007", "voc2010", "r-precision"]
+    assert result.score == result.means["r-precision"] == pytest.approx(each.mean())
+    val = run.samples["val"]
+    for k, c in enumerate(run.fitted.search.c):
+        row = run.fitted.search.grid.index(c)
+        assert run.fitted.search.scores[row, k] == run.fitted.search.scores[:, k].max()
+    assert result.splits[0].search.measure == "r-precision"
+    assert any("cannot tell these values apart (6 images" in w for w in result.warnings)
+    assert len(val.ids) == 6
+    text = result_text(result)
+    assert "R-prec" in text.splitlines()[0]
+    assert f"r-precision {percent(result.score)} over 3 of 3 classes" in text
+    page = write_report(path, machine).read_text("utf-8")
+    assert "R-precision, %" in page
+    assert "mean R-precision, over 3 of 3 classes" in page
+    assert build_tables(read_results(machine.results)).ablations == ()

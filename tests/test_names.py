@@ -137,7 +137,7 @@ def test_a_record_and_an_opener_make_a_data_set(
 
 # --- what is loaded -----------------------------------------------------------------------------
 
-HEAVY = ("numpy", "defusedxml", "torch", "requests", "vggfeat.data.voc", "vggfeat.data.split")
+HEAVY = ("sklearn", "defusedxml", "torch", "requests", "vggfeat.data.voc", "vggfeat.data.split")
 
 
 @pytest.mark.parametrize(

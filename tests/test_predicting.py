@@ -394,7 +394,7 @@ def test_the_table_has_the_best_scores() -> None:
         {
             "image": "x/1.jpg",
             "predicted": 'a "dog", big, cat',
-            "best scores": 'a "dog", big 1.500, cat 0.250, emu -1.000',
+            "best scores": 'a "dog", big 1.500, cat 0.2500, emu -1.000',
         },
         {
             "image": "x,2.jpg",
@@ -403,6 +403,13 @@ def test_the_table_has_the_best_scores() -> None:
         },
         {"image": "x/3.jpg", "predicted": "–", "best scores": "unreadable: it is empty"},
     ]
+
+
+def test_the_table_tells_tiny_scores_apart() -> None:
+    """A tiny C gives tiny scores, which order images as well as any."""
+    tiny = replace(made_up(), scores=made_up().scores * 2.0**-15)
+    shown = [row["best scores"] for row in tiny.table()]
+    assert shown[0] == 'a "dog", big 4.578e-05, cat 7.629e-06, emu -3.052e-05'
 
 
 def test_csv_and_json_have_all_scores() -> None:

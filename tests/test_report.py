@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from vggfeat.report.result import (
     Search,
     SplitOutcome,
     StoreUsed,
+    upgraded,
 )
 from vggfeat.report.text import result_text
 
@@ -23,9 +25,7 @@ def one_class(name: str, ap: float | None) -> ClassResult:
         c=0.5,
         train=7,
         test=0 if ap is None else 5,
-        voc2007=ap,
-        voc2010=ap,
-        recall=None,
+        values={"voc2007": ap, "voc2010": ap},
         note="no positive in test: no AP" if ap is None else None,
         curve=() if ap is None else ((0.2, 1.0), (0.6, 0.75), (1.0, ap)),
         best=(Example(id="a.jpg", score=1.5, label=1), Example(id="b.jpg", score=1.0, label=-1)),
@@ -52,7 +52,7 @@ def result(*classes: ClassResult) -> Result:
         zero=0,
         cropped=0,
     )
-    known = [c.voc2007 for c in classes if c.voc2007 is not None]
+    known = [ap for c in classes if (ap := c.values["voc2007"]) is not None]
     mean = float(np.mean(known))
     return Result(
         name="x",
@@ -104,6 +104,38 @@ def test_the_text_has_every_number(tmp_path: Path) -> None:
     assert "\ntrain 8, val 6, test 10 images\n" in text
     assert "C by voc2007 on val: 0.25: 30.00, 0.5: 40.00, 1: –" in text
     assert "note: vgg16-thin has random weights (random:0): a substitute." in text
+
+
+def test_results_of_format_3_are_read(tmp_path: Path) -> None:
+    """It had a field for each measure of a class; the committed results are of that format."""
+    folder = Path(__file__).resolve().parents[1] / "results"
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_bytes())
+        if document["format_version"] != 3:
+            continue
+        result = Result.read(path)
+        assert result.format_version == 4
+        for record, old in zip(result.classes, document["classes"], strict=True):
+            fields = {"voc2007": "voc2007", "voc2010": "voc2010", "mean_class_recall": "recall"}
+            assert record.values == {name: old[field] for name, field in fields.items()}
+        own = [record.values[result.measure] for record in result.classes]
+        assert result.score == pytest.approx(np.mean([v for v in own if v is not None]))
+        assert f"{100 * (result.score or 0):.2f}" in result_text(result)
+        assert Result.read(result.write(tmp_path)) == result
+
+
+def test_format_3_of_many_labels_has_no_recall(tmp_path: Path) -> None:
+    old = json.loads(SAMPLE.model_dump_json()) | {"format_version": 3}
+    for record in old["classes"]:
+        record |= {**record.pop("values"), "recall": None}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    assert Result.read(path) == SAMPLE
+
+
+@pytest.mark.parametrize("document", [[], 7, None, {}, {"format_version": 3, "classes": [1]}])
+def test_what_is_no_result_is_left_as_it_is(document: object) -> None:
+    assert upgraded(document) is document
 
 
 def test_a_result_is_read_back_and_rubbish_is_refused(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ _RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--grid", {"metavar": "C,C,…", "help": "Values of C; by default 2^-4 … 2^7, growing."}),
     ("--choose-c", {"help": "shared by all classes, or per-class."}),
     ("--difficult", {"help": "Difficult images in training: ignore, or negative."}),
-    ("--measure", {"help": "voc2007, voc2010, sklearn or mean_class_recall."}),
+    ("--measure", {"help": "What C is chosen by: voc2007, voc2010, mean_class_recall, …"}),
     ("--seed", {"type": int, "help": "Of the SVM and of a folder's parts."}),
     ("--limit", {"type": int, "metavar": "N", "help": "N images each of train, val and test."}),
     ("--name", {"help": "Of the result."}),

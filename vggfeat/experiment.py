@@ -23,6 +23,7 @@ from vggfeat.classify.svm import (
     SvmSettings,
     choose_c,
     fit,
+    undecided,
 )
 from vggfeat.data.split import Dataset, Kind, Labels, Part, Regions
 from vggfeat.describing import fill
@@ -279,7 +280,12 @@ def _split_run(
             counted=counted,
         ),
         classes=class_results(
-            dataset.classes, search.c, train, (test.ids, test.labels, scores), dataset.kind
+            dataset.classes,
+            search.c,
+            train,
+            (test.ids, test.labels, scores),
+            dataset.kind,
+            recipe.measure or "voc2007",
         ),
         confusion=confusion(test.labels, scores) if dataset.kind is Kind.ONE_CLASS else Counter(),
     )
@@ -323,6 +329,8 @@ def fit_and_score(
         search = choose_c(
             (train.x, train.labels), (val.x, val.labels), settings, _told(watch, advance)
         )
+    if doubt := undecided(search, classes):
+        _log.warning("%s", doubt)
     x, labels = np.concatenate([train.x, val.x]), np.concatenate([train.labels, val.labels])
     with _timed(seconds, "fit"), watch.step("fit", len(classes), "fits") as advance:
         classifier = fit(x, labels, classes, search.c, settings, _told(watch, advance))
@@ -559,7 +567,7 @@ def _result(
         deviations=deviations,
         measure=recipe.measure,
         score=values.get(recipe.measure),
-        warnings=_warnings(stores, classes, outcomes),
+        warnings=_warnings(stores, classes, runs),
         seconds=seconds,
         versions=versions(),
     )
@@ -568,9 +576,10 @@ def _result(
 def _warnings(
     stores: tuple[StoreUsed, ...],
     classes: tuple[ClassResult, ...],
-    outcomes: tuple[SplitOutcome, ...],
+    runs: Sequence[SplitRun],
 ) -> tuple[str, ...]:
     found = []
+    searches = [run.outcome.search for run in runs]
     for store in stores:
         if store.substitute:
             found.append(f"{store.model} has {store.substitute}: a substitute.")
@@ -579,10 +588,14 @@ def _warnings(
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
-    if any(mean is None for outcome in outcomes for mean in outcome.search.means):
+    if any(mean is None for search in searches for mean in search.means):
         found.append("No C could be chosen, since no class can be measured on val; it is 1.")
-    if any(outcome.search.at_edge for outcome in outcomes):
+    names = [c.name for c in classes]
+    for index, run in enumerate(runs, 1):
+        if doubt := undecided(run.fitted.search, names):
+            found.append(f"Split {index}: {doubt}" if len(runs) > 1 else doubt)
+    if any(search.at_edge for search in searches):
         found.append("A chosen C lies at the edge of the grid.")
-    if failed := sum(outcome.search.not_converged for outcome in outcomes):
+    if failed := sum(search.not_converged for search in searches):
         found.append(f"{failed} of the SVMs fitted did not converge.")
     return tuple(dict.fromkeys(found))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vggfeat.classify.svm import LinearOneVsRest, predicted_class
+from vggfeat.classify.measures import predicted_class
+from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data.split import Dataset, Item, Kind, unlabelled
 from vggfeat.describing import described
 from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vggfeat.classify.measures import measure_of
 from vggfeat.data.names import NAMED, known, own_measure, slug
 from vggfeat.errors import RecipeError, nearest
 from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
@@ -20,7 +21,6 @@ Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
 Region = Literal["image", "box"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
-Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
 
 class _Record(BaseModel):
@@ -109,7 +109,7 @@ class Draft(_Record):
     grid: tuple[float, ...] | None = None
     choose_c: Literal["shared", "per-class"] = "shared"
     difficult: Literal["ignore", "negative"] = "ignore"
-    measure: Measure | None = None
+    measure: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     limit: int | None = Field(default=None, ge=1)
     name: str | None = Field(default=None, pattern=FILE_NAME)
@@ -144,6 +144,11 @@ class Draft(_Record):
         if value is not None and len(set(value)) != len(value):
             raise RecipeError(f"Scales {value}: one occurs twice.")
         return value
+
+    @field_validator("measure")
+    @classmethod
+    def _known_measure(cls, value: str | None) -> str | None:
+        return None if value is None else measure_of(value).name
 
     @field_validator("regions")
     @classmethod
@@ -181,14 +186,14 @@ class Recipe(Draft):
     scales: tuple[int, ...]
     regions: tuple[Region, ...]
     aggregate: Aggregate
-    measure: Measure
+    measure: str
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.choose_c == "per-class" and self.measure == "mean_class_recall":
+        if self.choose_c == "per-class" and measure_of(self.measure).one_class:
             raise RecipeError(
-                "choose_c = 'per-class' with measure = 'mean_class_recall'.",
-                "Recall of one class rises as the others' C falls, so no class can choose alone.",
+                f"choose_c = 'per-class' with measure = {self.measure!r}.",
+                "Its value for one class rises as the others' C falls: no class can choose alone.",
                 "Pass --choose-c shared, or an average precision as --measure.",
             )
         record = known(self.dataset)
@@ -286,10 +291,11 @@ def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:
     Raises:
         RecipeError: If it does not.
     """
-    if recipe.measure == "mean_class_recall" and one_class is False:
+    own = measure_of(recipe.measure)
+    if own.one_class and one_class is False:
         raise RecipeError(
-            f"measure = 'mean_class_recall' on {recipe.dataset!r}.",
-            "Its images have any number of classes, so there is no class recall.",
+            f"measure = {own.name!r} on {recipe.dataset!r}.",
+            f"Its images have any number of classes, so there is no {own.label}.",
             "Pass --measure voc2007 or voc2010.",
         )
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.classify.measures import mean_average_precision, mean_class_recall, precision_recall
-from vggfeat.classify.svm import Measure, predicted_class
+from vggfeat.classify.measures import measures_for, precision_recall, predicted_class
 from vggfeat.data.split import Kind, Labels
 from vggfeat.report.result import ClassResult, Example
 
@@ -26,6 +24,7 @@ def class_results(
     train: Labels,
     test: tuple[Sequence[str], Labels, Scores],
     kind: Kind,
+    measure: str,
 ) -> tuple[ClassResult, ...]:
     """Return what came out for each class.
 
@@ -34,19 +33,15 @@ def class_results(
         c: The chosen C of each.
         train: (n, K) labels of train and val, without unreadable images.
         test: m ids, (m, K) labels and (m, K) scores; NaN scores are absent and rank last.
-        kind: Whether each image has one class, so that there is a recall.
+        kind: Whether each image has one class.
+        measure: The experiment's own.
     """
     ids, labels, scores = test
-    ap2007 = mean_average_precision(scores, labels, measure="voc2007")[1]
-    ap2010 = mean_average_precision(scores, labels, measure="voc2010")[1]
-    predicted = predicted_class(scores)
+    asked = measures_for(one_class=kind is Kind.ONE_CLASS, own=measure)
+    each = {one.name: one.of_classes(scores, labels) for one in asked}
     results = []
     for k, name in enumerate(names):
         positives = int((train[:, k] > 0).sum()), int((labels[:, k] > 0).sum())
-        own = labels[:, k] > 0
-        recall = (
-            float((predicted[own] == k).mean()) if kind is Kind.ONE_CLASS and own.any() else None
-        )
         best, worst, false = _examples(ids, labels[:, k], scores[:, k])
         results.append(
             ClassResult(
@@ -54,9 +49,7 @@ def class_results(
                 c=c[k],
                 train=positives[0],
                 test=positives[1],
-                voc2007=number(ap2007[k]),
-                voc2010=number(ap2010[k]),
-                recall=recall,
+                values={name: number(of_class[k]) for name, of_class in each.items()},
                 note=_note(positives, scores[:, k]),
                 curve=_curve(scores[:, k], labels[:, k]),
                 best=best,
@@ -68,7 +61,7 @@ def class_results(
 
 
 def means(
-    labels: Labels, scores: Scores, kind: Kind, measure: Measure
+    labels: Labels, scores: Scores, kind: Kind, measure: str
 ) -> tuple[dict[str, float | None], dict[str, int]]:
     """Return the mean of each measure, and over how many classes it runs.
 
@@ -80,28 +73,20 @@ def means(
     """
     values: dict[str, float | None] = {}
     counted: dict[str, int] = {}
-    averages: list[Literal["voc2007", "voc2010", "sklearn"]] = ["voc2007", "voc2010"]
-    if measure == "sklearn":
-        averages.append(measure)
-    for name in averages:
-        mean, each = mean_average_precision(scores, labels, measure=name)
-        values[name], counted[name] = number(mean), int((~np.isnan(each)).sum())
-    if kind is Kind.ONE_CLASS:
-        true = labels.argmax(axis=1)
-        values["mean_class_recall"] = number(mean_class_recall(predicted_class(scores), true))
-        counted["mean_class_recall"] = len(np.unique(true))
+    for one in measures_for(one_class=kind is Kind.ONE_CLASS, own=measure):
+        mean, each = one.of_all(scores, labels)
+        values[one.name], counted[one.name] = number(mean), int((~np.isnan(each)).sum())
     return values, counted
 
 
 def class_means(splits: Sequence[tuple[ClassResult, ...]]) -> tuple[ClassResult, ...]:
-    """Return each class's first result, its AP and recall replaced by the means over splits."""
+    """Return each class's first result, its values replaced by the means over splits."""
     merged = []
     for of_class in zip(*splits, strict=True):
         values = {
-            name: _mean([getattr(result, name) for result in of_class])
-            for name in ("voc2007", "voc2010", "recall")
+            name: _mean([result.values[name] for result in of_class]) for name in of_class[0].values
         }
-        merged.append(of_class[0].model_copy(update=values))
+        merged.append(of_class[0].model_copy(update={"values": values}))
     return tuple(merged)
 
 

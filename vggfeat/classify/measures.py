@@ -1,7 +1,14 @@
-"""Average precision as PASCAL VOC defines it, and mean class recall. Only numpy."""
+"""Average precision as PASCAL VOC defines it, and mean class recall. Only numpy.
+
+`MEASURES` is the one place that names them: recipes, the search for C, results, tables and pages
+loop over it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,6 +24,41 @@ Floats = npt.NDArray[np.float64]
 # recall of exactly 3/5 misses.
 RECALL_LEVELS = (0.0, 0.1, 0.2, 0.30000000000000004, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 AP_MEASURES = ("voc2007", "voc2010", "sklearn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number for each class, whose mean scores an experiment.
+
+    Attributes:
+        name: In recipes and results.
+        label: Of the mean, for people.
+        column: Of the number of one class.
+        short: The same, where a column is 8 letters wide.
+        of_classes: (n, K) scores and (n, K) labels, as in `mean_average_precision`, → (K,) numbers
+            in [0, 1], NaN for a class that has none.
+        one_class: Whether each image must have one class. The number of a class then hangs on the
+            scores of all, so that no class can choose its C alone.
+        on_request: Whether it is measured only where it is the experiment's own.
+    """
+
+    name: str
+    label: str
+    column: str
+    short: str
+    of_classes: Callable[[Scores, Labels], Floats]
+    one_class: bool = False
+    on_request: bool = False
+
+    def of_all(self, scores: Scores, labels: Labels) -> tuple[float, Floats]:
+        """Return the mean over the classes that have a number, and the (K,) numbers.
+
+        Args:
+            scores: (n, K).
+            labels: (n, K).
+        """
+        each = self.of_classes(scores, labels)
+        return mean_of(each), each
 
 
 def average_precision(
@@ -130,12 +172,13 @@ def mean_average_precision(
         labels: (n, K).
         measure: Which definition.
     """
-    each = np.full(labels.shape[1], np.nan)
-    for k in range(labels.shape[1]):
-        if not np.isnan(scores[:, k]).all():
-            each[k] = average_precision(scores[:, k], labels[:, k], measure=measure)
+    return MEASURES[measure].of_all(scores, labels)
+
+
+def mean_of(each: Floats) -> float:
+    """Return the mean of the (K,) numbers that are not NaN; NaN if there is none."""
     known = each[~np.isnan(each)]
-    return (float(known.mean()) if len(known) else float("nan")), each
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def mean_class_recall(predicted: Labels, true: Labels) -> float:
@@ -151,9 +194,99 @@ def mean_class_recall(predicted: Labels, true: Labels) -> float:
     >>> mean_class_recall(np.array([0, 0, 1]), np.array([0, 0, 0]))
     0.6666666666666666
     """
-    recalls = [float(np.mean(predicted[true == k] == k)) for k in np.unique(true)]
+    recalls = list(_recalls(predicted, true).values())
     return float(np.mean(recalls)) if recalls else float("nan")
+
+
+def predicted_class(scores: Scores) -> npt.NDArray[np.int64]:
+    """Return the class of the highest score, (n,); −1 where an image has no score at all."""
+    absent = np.isnan(scores).all(axis=1)
+    return np.where(absent, -1, np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1))
+
+
+def measure_of(name: str) -> Measure:
+    """Return a measure by its name.
+
+    Raises:
+        RecipeError: If there is none; the nearest is named.
+    """
+    if name not in MEASURES:
+        raise RecipeError(f"Unknown measure {name!r}.", nearest(name, MEASURES))
+    return MEASURES[name]
+
+
+def measures_for(*, one_class: bool, own: str) -> tuple[Measure, ...]:
+    """Return what an experiment measures.
+
+    Args:
+        one_class: Whether each of its images has one class.
+        own: The name of its own measure.
+    """
+    return tuple(
+        measure
+        for measure in MEASURES.values()
+        if (one_class or not measure.one_class) and (measure.name == own or not measure.on_request)
+    )
+
+
+def _average_precisions(
+    scores: Scores, labels: Labels, *, measure: Literal["voc2007", "voc2010", "sklearn"]
+) -> Floats:
+    each = np.full(labels.shape[1], np.nan)
+    for k in range(labels.shape[1]):
+        if not np.isnan(scores[:, k]).all():
+            each[k] = average_precision(scores[:, k], labels[:, k], measure=measure)
+    return each
+
+
+def _class_recalls(scores: Scores, labels: Labels) -> Floats:
+    each = np.full(labels.shape[1], np.nan)
+    for k, recall in _recalls(predicted_class(scores), labels.argmax(axis=1)).items():
+        each[k] = recall
+    return each
+
+
+def _recalls(predicted: Labels, true: Labels) -> dict[int, float]:
+    """Return the recall of each class that occurs."""
+    return {int(k): float(np.mean(predicted[true == k] == k)) for k in np.unique(true)}
 
 
 def _absent_last(scores: Scores) -> Floats:
     return np.where(np.isnan(scores), -np.inf, scores.astype(np.float64))
+
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            name="voc2007",
+            label="mean average precision, VOC 2007 (11 points)",
+            column="AP VOC 2007",
+            short="11-point",
+            of_classes=partial(_average_precisions, measure="voc2007"),
+        ),
+        Measure(
+            name="voc2010",
+            label="mean average precision, VOC 2010 (area under the curve)",
+            column="AP VOC 2010",
+            short="area",
+            of_classes=partial(_average_precisions, measure="voc2010"),
+        ),
+        Measure(
+            name="sklearn",
+            label="mean average precision as scikit-learn defines it",
+            column="AP scikit-learn",
+            short="sklearn",
+            of_classes=partial(_average_precisions, measure="sklearn"),
+            on_request=True,
+        ),
+        Measure(
+            name="mean_class_recall",
+            label="mean class recall",
+            column="recall",
+            short="recall",
+            of_classes=_class_recalls,
+            one_class=True,
+        ),
+    )
+}

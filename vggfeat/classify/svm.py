@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from sklearn.svm import LinearSVC
 
 from vggfeat.child import others_kept_safe
 from vggfeat.classify import dual
-from vggfeat.classify.measures import mean_average_precision, mean_class_recall
+from vggfeat.classify.measures import mean_of, measure_of
 from vggfeat.errors import ClassifierError
 from vggfeat.publish import publish_bytes
 
@@ -36,15 +37,18 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int8]
-Measure = Literal["voc2007", "voc2010", "sklearn", "mean_class_recall"]
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_GRID = tuple(2.0**k for k in range(-4, 8))
 _OUTERMOST = 15  # the grid grows to 2^±15 at most
 _FALLBACK_C = 1.0  # where no validation image has a class, so that nothing can be measured
-_SEARCH_GAP = 1e-3  # relative duality gap while C is chosen
-_FINAL_GAP = 1e-4  # and of the classifiers that are kept
+_SAME = 1e-12  # two measured values closer than this are equal: means are rounded
+# Relative duality gap. The order of scores hangs on it, and with few images one that moves is seen
+# in the printed figures: at 1e-4 by up to 4 points. For few, the finer one costs next to nothing.
+_GAP = 1e-4
+_FINE_GAP = 1e-6
+_FEW = 3_000  # images to learn from
 _GRAM_SHARE = 0.5  # of the free memory
 _TOLERANCE = 1e-3  # of LinearSVC
 _MAX_ITERATIONS = 1_000  # LIBLINEAR's own
@@ -60,7 +64,7 @@ class SvmSettings:
         grid: Values of C; None for 2^-4 ... 2^7, growing.
         choose_c: One C for all classes, or one each.
         difficult: Images of label 0 are left out, or negatives.
-        measure: What C is chosen by.
+        measure: What C is chosen by: a name in `MEASURES`.
         seed: Of the coordinate order.
         device: "cpu", or the GPU that solves first; what it leaves, the processor finishes.
         workers: Threads, or processes of LinearSVC.
@@ -70,7 +74,7 @@ class SvmSettings:
     grid: tuple[float, ...] | None
     choose_c: Literal["shared", "per-class"]
     difficult: Literal["ignore", "negative"]
-    measure: Measure
+    measure: str
     seed: int
     device: str
     workers: int
@@ -83,10 +87,13 @@ class CSearch:
     Attributes:
         c: K values.
         grid: The values tried, ascending.
-        scores: (grid, K) validation AP of each class, or (grid, 1) mean class recall.
+        scores: (grid, K) validation measure of each class.
         means: The mean over classes for each value.
+        equals: For each class the values that measure the same as the chosen one, that included,
+            ascending; empty where nothing could be measured.
+        images: On how many validation images.
         grown: Whether the default grid had to grow.
-        at_edge: Whether a chosen C still lies at its edge.
+        at_edge: Whether a chosen C still lies at its edge and measures better than all others.
         fits: Number of SVMs fitted.
         not_converged: How many of them did not converge.
         solver: "dual", or "LinearSVC" where the Gram matrix does not fit into memory.
@@ -97,6 +104,8 @@ class CSearch:
     grid: tuple[float, ...]
     scores: npt.NDArray[np.float64]
     means: tuple[float, ...]
+    equals: tuple[tuple[float, ...], ...]
+    images: int
     grown: bool
     at_edge: bool
     fits: int
@@ -190,7 +199,12 @@ def choose_c(
     settings: SvmSettings,
     check: Callable[[int], None] = lambda count: None,
 ) -> CSearch:
-    """Choose C on the validation images, by the experiment's own measure; ties to the smaller.
+    """Choose C on the validation images, by the experiment's own measure.
+
+    Among values that measure the same it takes the one nearest 1 in log2, of two the smaller.
+    The default grid grows only for a value at its edge that measures better than all others.
+    Deviates: the design takes the smaller of equals, which on a level measure runs to 2^-15, and
+    all scores towards 0.
 
     Args:
         train: (n, D) descriptors and (n, K) labels.
@@ -202,27 +216,27 @@ def choose_c(
     measured: dict[float, npt.NDArray[np.float64]] = {}
     todo = list(settings.grid or DEFAULT_GRID)
     fits, failed, gap = 0, 0, float("nan")
-    with _solver(train[0], labels, settings, _SEARCH_GAP) as solver:
+    with _solver(train[0], labels, settings) as solver:
         while todo:
             for c in todo:
                 scores = np.full(val[1].shape, np.nan)
                 found = solver.fit(np.full(labels.shape[1], c), check)
                 scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
-                measured[c] = _measure(scores, val[1], settings.measure)
+                measured[c] = measure_of(settings.measure).of_classes(scores, val[1])
                 fits, failed = fits + len(found.intercept), failed + found.not_converged
                 gap = np.fmax(gap, found.gap)
             grid = sorted(measured)
-            chosen = _best(measured, settings.choose_c, labels.shape[1])
-            todo = [] if settings.grid else _beyond(grid, chosen)
+            equals = _equals(measured, settings.choose_c)
+            todo = [] if settings.grid else _beyond(grid, equals)
     return CSearch(
-        c=tuple(chosen),
+        c=tuple(_nearest_1(values) for values in equals),
         grid=tuple(grid),
         scores=np.array([measured[c] for c in grid]),
-        means=tuple(_mean(measured[c]) for c in grid),
+        means=tuple(mean_of(measured[c]) for c in grid),
+        equals=equals,
+        images=len(val[1]),
         grown=settings.grid is None and len(grid) > len(DEFAULT_GRID),
-        at_edge=len(grid) > 1
-        and not np.isnan(np.array(list(measured.values()))).all()
-        and any(c in {grid[0], grid[-1]} for c in chosen),
+        at_edge=len(grid) > 1 and not {(grid[0],), (grid[-1],)}.isdisjoint(equals),
         fits=fits,
         not_converged=failed,
         solver=solver.name,
@@ -250,7 +264,7 @@ def fit(
     """
     coef = np.full((labels.shape[1], x.shape[1]), np.nan, dtype=np.float32)
     intercept = np.full(labels.shape[1], np.nan, dtype=np.float32)
-    with _solver(x, _training_labels(labels, settings), settings, _FINAL_GAP) as solver:
+    with _solver(x, _training_labels(labels, settings), settings) as solver:
         found = solver.fit(np.array(c, dtype=np.float64), check)
     coef[solver.learnable], intercept[solver.learnable] = found.coef, found.intercept
     return LinearOneVsRest(
@@ -272,12 +286,30 @@ class _Found:
     gap: float
 
 
-def _solver(
-    x: Floats, labels: Labels, settings: SvmSettings, gap: float
-) -> _SharedGram | _LinearSvcs:
+def undecided(search: CSearch, classes: Sequence[str]) -> str | None:
+    """Say where the validation images leave C open; None where they decide.
+
+    Args:
+        search: How C was chosen.
+        classes: K names.
+    """
+    open_ones = [k for k, values in enumerate(search.equals) if len(values) > 1]
+    if not open_ones:
+        return None
+    first = open_ones[0]
+    values = ", ".join(f"{c:.4g}" for c in search.equals[first])
+    alike = len(open_ones) == len(classes) and len(set(search.equals)) == 1
+    where = "" if alike else f"; {len(open_ones)} of {len(classes)} classes, {classes[first]}"
+    return (
+        f"C: validation cannot tell these values apart ({search.images} images{where}): {values}; "
+        f"{search.c[first]:.4g} is taken, the nearest to 1."
+    )
+
+
+def _solver(x: Floats, labels: Labels, settings: SvmSettings) -> _SharedGram | _LinearSvcs:
     need, free = 8 * len(x) ** 2, _free_bytes()  # in float64, which a large C may need
     if need <= _GRAM_SHARE * free:
-        return _SharedGram(x, labels, settings, gap)
+        return _SharedGram(x, labels, settings)
     _log.warning(
         "the Gram matrix of %d images needs %.1f GB of %.1f GB: LinearSVC fits each SVM alone",
         *(len(x), need / 1e9, free / 1e9),
@@ -302,14 +334,14 @@ def _admm(x: Floats, device: str) -> Admm | None:
 class _SharedGram:
     """Fits all classes at once; each call goes on from the one before."""
 
-    def __init__(self, x: Floats, labels: Labels, settings: SvmSettings, gap: float) -> None:
+    def __init__(self, x: Floats, labels: Labels, settings: SvmSettings) -> None:
         self._admm = _admm(x, settings.device)
         self.name = f"dual, {settings.device}" if self._admm else "dual"
         self.learnable = _learnable(labels)
         self._x = x
         self._y = labels[:, self.learnable].astype(np.float64)
         self._settings = settings
-        self._gap = gap
+        self._gap = _FINE_GAP if len(x) <= _FEW else _GAP
         self._gram: Floats | None = None
         self._last: dual.Dual | None = None
 
@@ -427,44 +459,37 @@ def _training_labels(labels: Labels, settings: SvmSettings) -> Labels:
     return labels
 
 
-def _measure(scores: Floats, labels: Labels, measure: Measure) -> npt.NDArray[np.float64]:
-    """Return (K,) AP, or (1,) mean class recall."""
-    if measure == "mean_class_recall":
-        return np.array([mean_class_recall(predicted_class(scores), labels.argmax(axis=1))])
-    return mean_average_precision(scores, labels, measure=measure)[1]
+def _equals(
+    measured: dict[float, npt.NDArray[np.float64]], how: Literal["shared", "per-class"]
+) -> tuple[tuple[float, ...], ...]:
+    """Return for each class the values of C that are best, ascending; none of what has no number.
 
-
-def predicted_class(scores: Floats) -> npt.NDArray[np.int64]:
-    """Return the class of the highest score, (n,); −1 where an image has no score at all."""
-    absent = np.isnan(scores).all(axis=1)
-    return np.where(absent, -1, np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1))
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def _best(
-    measured: dict[float, npt.NDArray[np.float64]], how: Literal["shared", "per-class"], count: int
-) -> list[float]:
-    """Return the best C for each of `count` classes; the first of equals, the grid ascending."""
+    A class without a number of its own takes those of the mean.
+    """
     grid = sorted(measured)
-    means = np.array([_mean(measured[c]) for c in grid])
-    shared = _FALLBACK_C if np.isnan(means).all() else grid[int(np.nanargmax(means))]
-    if how == "shared":
-        return [shared] * count
     each = np.array([measured[c] for c in grid])
-    return [
-        shared if np.isnan(column).all() else grid[int(np.nanargmax(column))] for column in each.T
-    ]
+    means = np.array([mean_of(values) for values in each])
+
+    def best(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+        at_best = values >= np.fmax.reduce(values) - _SAME
+        return tuple(c for c, found in zip(grid, at_best, strict=True) if found)
+
+    shared = best(means)
+    if how == "shared":
+        return (shared,) * int(each.shape[1])
+    return tuple(best(column) or shared for column in each.T)
 
 
-def _beyond(grid: list[float], chosen: list[float]) -> list[float]:
-    """Return the next values of C on the sides where a chosen one lies at the edge."""
+def _nearest_1(values: Sequence[float]) -> float:
+    """Return the value nearest 1 in log2, of two the smaller; 1 itself of none."""
+    return min(values, key=lambda c: (abs(math.log2(c)), c), default=_FALLBACK_C)
+
+
+def _beyond(grid: list[float], equals: Sequence[tuple[float, ...]]) -> list[float]:
+    """Return the next values of C on the sides where one at the edge beats all others."""
     more = []
-    if grid[0] in chosen and grid[0] > 2.0**-_OUTERMOST:
+    if (grid[0],) in equals and grid[0] > 2.0**-_OUTERMOST:
         more.append(grid[0] / 2)
-    if grid[-1] in chosen and grid[-1] < 2.0**_OUTERMOST:
+    if (grid[-1],) in equals and grid[-1] < 2.0**_OUTERMOST:
         more.append(grid[-1] * 2)
     return more

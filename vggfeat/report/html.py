@@ -15,6 +15,7 @@ from typing import Any
 import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vggfeat.classify.measures import MEASURES
 from vggfeat.publish import publish_bytes
 from vggfeat.report.pictures import Picture, Pictures, heat_map
 from vggfeat.report.plots import Curve, confusion_shares, confusions, curve, search
@@ -23,20 +24,6 @@ from vggfeat.report.result import ClassResult, Example, Result
 _NONE = "–"
 _FEW = 24  # classes whose examples all fit on a page, and whose confusions fit into a table
 _EXAMPLES = 6  # of each kind for a class
-
-_FIELDS = {
-    "voc2007": "AP VOC 2007",
-    "voc2010": "AP VOC 2010",
-    "recall": "recall",
-}
-_FIELD_OF = {"voc2007": "voc2007", "voc2010": "voc2010", "mean_class_recall": "recall"}
-_MEAN_OF = {"voc2007": "voc2007", "voc2010": "voc2010", "recall": "mean_class_recall"}
-_MEASURES = {
-    "voc2007": "mean average precision, VOC 2007 (11 points)",
-    "voc2010": "mean average precision, VOC 2010 (area under the curve)",
-    "sklearn": "mean average precision as scikit-learn defines it",
-    "mean_class_recall": "mean class recall",
-}
 
 _Shots = list[tuple[Example, Picture | None]]
 
@@ -76,7 +63,8 @@ def write_page(result: Result, path: Path, image: Callable[[str], bytes] | None 
 
 def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, Any]:
     """Return what the template shows."""
-    field = _FIELD_OF.get(result.measure, "voc2010")
+    fields = _measured(result)
+    field = result.measure if result.measure in fields else fields[0]
     ranked = sorted(result.classes, key=lambda record: _descending(_value(record, field)))
     shown, selection = _selected(ranked, field)
     pictures = Pictures(image)
@@ -85,12 +73,11 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
     return {
         "result": result,
         "first": result.splits[0],
-        "measure": _MEASURES.get(result.measure, result.measure),
-        "substitute": None if result.measure in _FIELD_OF else _FIELDS[field],
+        "measure": MEASURES[result.measure].label if result.measure in MEASURES else result.measure,
+        "substitute": None if field == result.measure else _column(field),
         "field": field,
-        "fields": [f for f in _FIELDS if f != "recall" or _any(result, f)],
-        "mean_of": _MEAN_OF,
-        "labels": _FIELDS,
+        "fields": fields,
+        "column": _column,
         "rows": [
             _Row(
                 key=f"class{k}",
@@ -147,11 +134,19 @@ def _finite(value: object) -> float | None:
 
 
 def _value(record: ClassResult, field: str) -> float | None:
-    return _finite(getattr(record, field))
+    return _finite(record.values.get(field))
 
 
-def _any(result: Result, field: str) -> bool:
-    return any(_value(record, field) is not None for record in result.classes)
+def _measured(result: Result) -> list[str]:
+    """Return the measures that some class has a number of; the experiment's own if none has."""
+    names = dict.fromkeys(name for record in result.classes for name in record.values)
+    known = [n for n in names if any(_value(record, n) is not None for record in result.classes)]
+    return known or [result.measure]
+
+
+def _column(name: str) -> str:
+    """Return what heads the numbers of one class; a measure may be of another version's."""
+    return MEASURES[name].column if name in MEASURES else name
 
 
 def _descending(value: float | None) -> float:
@@ -266,5 +261,5 @@ def _selected(ranked: Sequence[ClassResult], field: str) -> tuple[list[int], str
     if len(known) <= _FEW:
         return known, f"Of {len(ranked)} classes, the {len(known)} that have a number."
     half = _FEW // 2
-    text = f"Of {len(ranked)} classes, the {half} best and the {half} worst by {_FIELDS[field]}."
+    text = f"Of {len(ranked)} classes, the {half} best and the {half} worst by {_column(field)}."
     return known[:half] + known[-half:], text

@@ -75,4 +75,4 @@ class Predictions:
             return f"unreadable: {reason}"
         scores = self.scores[row]
         order = [k for k in np.argsort(-scores, kind="stable") if not math.isnan(scores[k])]
-        return ", ".join(f"{self.classes[k]} {scores[k]:.3f}" for k in order[:_SHOWN])
+        return ", ".join(f"{self.classes[k]} {scores[k]:#.4g}" for k in order[:_SHOWN])

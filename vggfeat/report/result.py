@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -20,7 +21,8 @@ from pydantic_core import from_json
 from vggfeat.errors import VggfeatError
 from vggfeat.publish import FILE_NAME, make_folder, publish_bytes
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
+_UPGRADED = 3  # the one format before that is still read
 
 _DEEPEST = 4  # levels of a recipe; [paper] and [ablation] are its second
 _LARGEST = 2**53  # whole numbers that a float can hold
@@ -166,9 +168,7 @@ class ClassResult(_Record):
         c: The chosen C.
         train: Positives in train and val.
         test: Positives in test.
-        voc2007: 11-point AP, [0, 1].
-        voc2010: AP as the area under the monotone curve, [0, 1].
-        recall: Share of its images that are classified right, where each image has one class.
+        values: Of each measure that was taken, by its name in `MEASURES`, [0, 1].
         note: Why there is no number.
         curve: (recall, precision) points of the test ranking, ascending in recall, thinned.
         best: Best-scored test images.
@@ -180,9 +180,7 @@ class ClassResult(_Record):
     c: Penalty
     train: Count
     test: Count
-    voc2007: Share | None
-    voc2010: Share | None
-    recall: Share | None
+    values: dict[str, Share | None]
     note: str | None
     curve: tuple[tuple[Share, Share], ...]
     best: tuple[Example, ...]
@@ -197,7 +195,7 @@ class SplitOutcome(_Record):
         sizes: Images in train, val and test.
         search: How C was chosen.
         c: The values chosen, each once.
-        means: Of "voc2007" and "voc2010", and "mean_class_recall" where each image has one class.
+        means: Of each measure, by its name.
         counted: Over how many classes each mean runs.
     """
 
@@ -223,7 +221,7 @@ class Result(_Record):
         stores: One for each net.
         descriptor_size: Of what the SVM sees.
         splits: One or more.
-        classes: One for each class; of several splits the means of AP and recall, and C, the
+        classes: One for each class; of several splits the means of the values, and C, the
             numbers of positives, the curve and the examples of the first.
         confusion: (true class, predicted class, images), counted from 0 in the order of `classes`,
             of all splits together, where each image has one class; a predicted class of −1 is an
@@ -239,7 +237,7 @@ class Result(_Record):
         versions: Of Python and the packages.
     """
 
-    format_version: Literal[3] = FORMAT_VERSION
+    format_version: Literal[4] = FORMAT_VERSION
     name: FileName
     recipe: Plain
     recipe_fingerprint: str
@@ -296,14 +294,17 @@ class Result(_Record):
             raise ResultError(f"No result '{path}'.", remedy="`vggfeat svm` writes one.") from None
         except OSError as error:
             raise ResultError(f"'{path}' cannot be read: {error.strerror}.") from error
-        found = _content(path, data).get("format_version")
+        content = _content(path, data)
+        found = content.get("format_version")
         if not isinstance(found, int) or isinstance(found, bool):
             raise ResultError(
                 f"'{path}' is no result of vggfeat: it has no 'format_version'.",
                 f"Results of format {FORMAT_VERSION} have one.",
                 "Name another file, or remove it and run `vggfeat svm` again.",
             )
-        if found != FORMAT_VERSION:
+        if found == _UPGRADED:
+            data = json.dumps(upgraded(content)).encode()
+        elif found != FORMAT_VERSION:
             raise _of_another_format(path, found)
         try:
             return cls.model_validate_json(data, strict=True)
@@ -337,6 +338,30 @@ def is_result(path: Path) -> bool:
     except OSError as error:
         raise ResultError(f"'{path}' cannot be read: {error.strerror}.") from error
     return not {"format_version", "recipe_fingerprint"}.isdisjoint(_content(path, data))
+
+
+def upgraded(document: Any) -> Any:  # noqa: ANN401  (JSON from a file may be anything)
+    """Return a result's JSON in the present format; what is no result is left as it is.
+
+    Format 3 had one field for each measure of a class, and called its recall "recall".
+    """
+    if not isinstance(document, dict) or document.get("format_version") != _UPGRADED:
+        return document
+    names = {"voc2007": "voc2007", "voc2010": "voc2010"}
+    if document.get("kind") == "one class":
+        names["mean_class_recall"] = "recall"
+    classes = document.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(one, dict) for one in classes):
+        return document
+    old = {"voc2007", "voc2010", "recall"}
+    return document | {
+        "format_version": FORMAT_VERSION,
+        "classes": [
+            {key: value for key, value in one.items() if key not in old}
+            | {"values": {name: one[field] for name, field in names.items() if field in one}}
+            for one in classes
+        ],
+    }
 
 
 def check_free(path: Path, recipe_fingerprint: str) -> None:
@@ -411,7 +436,7 @@ def _of_another_format(path: Path, found: int) -> ResultError:
     newer = "Read it with the version of vggfeat that has written it, or a newer one."
     return ResultError(
         f"'{path}' is a result of format {_shown(found)}.",
-        f"This version of vggfeat reads format {FORMAT_VERSION}.",
+        f"This version of vggfeat reads formats {_UPGRADED} and {FORMAT_VERSION}.",
         older if found < FORMAT_VERSION else newer,
     )
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from vggfeat.classify.measures import MEASURES
 from vggfeat.report.result import Result
 
 
 def result_text(result: Result) -> str:
     """Return the table of classes, the means, the search for C, and what a reader must know."""
-    recall = "mean_class_recall" in result.means
     width = max(len("mean over classes"), *(len(c.name) for c in result.classes))
-    columns = ["11-point", "area"] + (["recall"] if recall else [])
+    columns = [MEASURES[name].short if name in MEASURES else name for name in result.means]
     header = f"{'class':{width}}  {'train':>6}  {'test':>6}  {'C':>9}  "
     lines = [header + "  ".join(f"{name:>8}" for name in columns)]
     for c in result.classes:
-        values = [c.voc2007, c.voc2010] + ([c.recall] if recall else [])
-        cells = "  ".join(f"{percent(value):>8}" for value in values)
+        cells = "  ".join(f"{percent(c.values.get(name)):>8}" for name in result.means)
         lines.append(f"{c.name:{width}}  {c.train:6d}  {c.test:6d}  {c.c:9.4g}  {cells}")
-    values = [result.means[m] for m in ("voc2007", "voc2010")]
-    values += [result.means["mean_class_recall"]] if recall else []
-    cells = "  ".join(f"{percent(value):>8}" for value in values)
+    cells = "  ".join(f"{percent(value):>8}" for value in result.means.values())
     lines.append(f"{'mean over classes':{width}}  {'':6}  {'':6}  {'':9}  {cells}")
     lines.append("")
     several = len(result.splits) > 1
