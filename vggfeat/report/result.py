@@ -21,12 +21,12 @@ from vggfeat.errors import VggfeatError
 from vggfeat.publish import FILE_NAME, make_folder, publish_bytes
 
 FORMAT_VERSION: Final = 3
+AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
 _DEEPEST = 4  # levels of a recipe; [paper] and [ablation] are its second
 _LARGEST = 2**53  # whole numbers that a float can hold
 _LONGEST_SHOWN = 60  # characters of a value in a message
 _LISTS = ("models", "weights", "scales", "regions")  # of a recipe
-_AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
 
 class ResultError(VggfeatError, ValueError):
@@ -376,7 +376,7 @@ def damaged(wrong: str, error: ValidationError) -> ResultError:
         "extra_forbidden": f"it has an unknown field {field}",
         "value_error": f"{field} contradicts itself",
     }.get(first["type"], f"{field} is {_shown(first['input'])}")
-    return ResultError(f"{wrong}: {what}.", _expected(first["type"], first.get("ctx", {})), _AGAIN)
+    return ResultError(f"{wrong}: {what}.", _expected(first["type"], first.get("ctx", {})), AGAIN)
 
 
 def _expected(kind: str, context: dict[str, Any]) -> str:
@@ -422,7 +422,7 @@ def _content(path: Path, data: bytes) -> dict[str, Any]:
         content = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ResultError(
-            f"'{path}' is no JSON file: {error}.", "Expected a result of `vggfeat svm`.", _AGAIN
+            f"'{path}' is no JSON file: {error}.", "Expected a result of `vggfeat svm`.", AGAIN
         ) from None
     return content if isinstance(content, dict) else {}
 
