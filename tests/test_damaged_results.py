@@ -199,7 +199,7 @@ def test_every_field_and_every_kind_of_damage(
         (
             ("splits", 0, "search", "means"),
             "[0.5]",
-            "'splits.0.search' contradicts itself. Expected as many means as values of C, 12.",
+            "'splits.0.search' is not sound. Expected as many means as values of C, 12.",
         ),
         (("confusion", 0, 0), "4", "Expected true classes in 'confusion' from 0 to 3."),
         (("confusion", 0, 0), "-1", "Expected true classes in 'confusion' from 0 to 3."),
@@ -211,7 +211,7 @@ def test_every_field_and_every_kind_of_damage(
         (("name",), '"../up"', "'name' is '../up'. Expected letters, digits and '._-', a letter"),
         (("name",), '"/abs"', "'name' is '/abs'. Expected letters, digits"),
         (("classifiers",), '{"../x": "a"}', "is '../x'. Expected letters, digits and '._-'"),
-        (("recipe",), '{"scales": 5}', "'recipe' contradicts itself. Expected a list as 'scales'."),
+        (("recipe",), '{"scales": 5}', "'recipe' is not sound. Expected a list as 'scales'."),
         (("recipe", "paper", "row"), '[[["x"]]]', "Expected at most 4 levels of lists and tables."),
         (("recipe", "dataset"), '"a\\u0000b"', "Expected text without a NUL."),
         (("recipe", "paper", "value"), "9" * 400, "Expected finite numbers below 9,007,199,254,"),

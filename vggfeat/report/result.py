@@ -374,7 +374,7 @@ def damaged(wrong: str, error: ValidationError) -> ResultError:
     what = {
         "missing": f"it lacks {field}",
         "extra_forbidden": f"it has an unknown field {field}",
-        "value_error": f"{field} contradicts itself",
+        "value_error": f"{field} is not sound",
     }.get(first["type"], f"{field} is {_shown(first['input'])}")
     return ResultError(f"{wrong}: {what}.", _expected(first["type"], first.get("ctx", {})), AGAIN)
 
