@@ -162,9 +162,10 @@ def test_each_command_does_what_it_should(real: Real, tmp_path: Path) -> None:
 def test_every_field_and_every_kind_of_damage(
     real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each field is left out, and meets a fifth of the fragments: all took 200 s of computing."""
     monkeypatch.chdir(tmp_path)
     for number, at in enumerate(nodes(real.content)):
-        for fragment in FRAGMENTS:
+        for fragment in (GONE, *FRAGMENTS[number % 5 :: 5]):
             folder = tmp_path / f"{number}"
             path = place(real, folder, damage(real.content, at, fragment))
             for command in commands(real, path):
