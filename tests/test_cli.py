@@ -148,6 +148,19 @@ def test_a_dry_run_does_nothing(call: CliRunner, tiny_voc: Path, forwards: list[
     assert json.loads(run(call, *command, "--json").stdout)[0]["complete"] is True
 
 
+@pytest.mark.parametrize("name", ["extract", "svm", "run"])
+def test_what_is_not_said_is_left_to_the_defaults(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Click 8.2.2 made False of a flag without a default, and so left mirror images out."""
+    monkeypatch.delenv("VGGFEAT_OFFLINE")
+    group = click.Context(main, **main.context_settings)
+    context = click.Context(main.commands[name], group, name, resilient_parsing=True)
+    main.commands[name].parse_args(context, [])
+    said = {k: v for k, v in context.params.items() if v is not None and v != ()}
+    assert {k: v for k, v in said.items() if k not in {"dry_run", "as_json"}} == {}
+
+
 def test_options_can_come_from_the_environment(
     call: CliRunner, tiny_voc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,14 @@ from vggfeat.errors import ClassifierError
 from vggfeat.experiment import evaluate, write
 from vggfeat.progress import Watch
 from vggfeat.recipe import Machine
-from vggfeat.report.result import FORMAT_VERSION, Result, ResultError, check_free, result_path
+from vggfeat.report.result import (
+    AGAIN,
+    FORMAT_VERSION,
+    Result,
+    ResultError,
+    check_free,
+    result_path,
+)
 
 Node = tuple[str | int, ...]
 
@@ -155,13 +162,17 @@ def test_each_command_does_what_it_should(real: Real, tmp_path: Path) -> None:
 def test_every_field_and_every_kind_of_damage(
     real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each field is left out, and meets a fifth of the fragments: all took 200 s of computing."""
     monkeypatch.chdir(tmp_path)
     for number, at in enumerate(nodes(real.content)):
-        for fragment in FRAGMENTS:
+        for fragment in (GONE, *FRAGMENTS[number % 5 :: 5]):
             folder = tmp_path / f"{number}"
             path = place(real, folder, damage(real.content, at, fragment))
             for command in commands(real, path):
-                check_outcome(call(*command), (command[0], at, fragment[:20]))
+                done = call(*command)
+                check_outcome(done, (command[0], at, fragment[:20]))
+                if done.exit_code and command[0] == "report":
+                    break  # all of them read it alike
             written = {"x.json", "x.html", "x-comp2.tar.gz", "mine.safetensors"}
             assert {one.name for one in folder.iterdir()} <= written, (at, fragment[:20])
             shutil.rmtree(folder)
@@ -169,8 +180,6 @@ def test_every_field_and_every_kind_of_damage(
 
 
 # --- what the message says ----------------------------------------------------------------------
-
-AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
 
 @pytest.mark.parametrize(
@@ -191,7 +200,7 @@ AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
         (
             ("splits", 0, "search", "means"),
             "[0.5]",
-            "'splits.0.search' contradicts itself. Expected as many means as values of C, 12.",
+            "'splits.0.search' is not sound. Expected as many means as values of C, 12.",
         ),
         (("confusion", 0, 0), "4", "Expected true classes in 'confusion' from 0 to 3."),
         (("confusion", 0, 0), "-1", "Expected true classes in 'confusion' from 0 to 3."),
@@ -203,7 +212,7 @@ AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
         (("name",), '"../up"', "'name' is '../up'. Expected letters, digits and '._-', a letter"),
         (("name",), '"/abs"', "'name' is '/abs'. Expected letters, digits"),
         (("classifiers",), '{"../x": "a"}', "is '../x'. Expected letters, digits and '._-'"),
-        (("recipe",), '{"scales": 5}', "'recipe' contradicts itself. Expected a list as 'scales'."),
+        (("recipe",), '{"scales": 5}', "'recipe' is not sound. Expected a list as 'scales'."),
         (("recipe", "paper", "row"), '[[["x"]]]', "Expected at most 4 levels of lists and tables."),
         (("recipe", "dataset"), '"a\\u0000b"', "Expected text without a NUL."),
         (("recipe", "paper", "value"), "9" * 400, "Expected finite numbers below 9,007,199,254,"),
@@ -335,6 +344,28 @@ def test_stores_that_are_not_the_recipe_s_are_refused(real: Real, tmp_path: Path
             done = call(*command)
             assert done.exit_code == 1
             assert re.search("names stores of .* Its recipe wants vgg16-thin image", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"difficult": True}, "difficult = True in 'PATH'. Expected 'ignore' or 'negative'."),
+        ({"models": ["vgg16-thin", None]}, "models.1 = None in 'PATH'. Expected text."),
+        ({"colour": "red"}, "Unknown field 'colour' in 'PATH'."),
+        ({"scales": [1]}, "Scale Q = 1."),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_one_message(
+    real: Real, tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    content = {**real.content, "recipe": {**real.content["recipe"], **changed}}
+    path = place(real, tmp_path / "r", json.dumps(content))
+    for command in commands(real, path)[2:]:
+        done = call(*command)
+        assert done.exit_code == 1
+        source = path if command[0] == "predict" else "mine"
+        assert said.replace("PATH", str(source)) in done.stderr
+        assert done.stderr.endswith(f"{AGAIN}\n")
 
 
 def test_a_result_that_cannot_be_read_is_replaced_by_its_own_recipe_s(

@@ -733,7 +733,12 @@ def test_a_helper_can_do_all_of_the_work(tiny_voc: Path, machine: Machine) -> No
     assert digest(path) == digest(extract(recipe(tiny_voc), other, Watch())[0])
     broken = json.dumps([recipe(tiny_voc / "no").model_dump_json(), machine.model_dump_json()])
     done = subprocess.run(
-        child.command("vggfeat.helper"), input=broken, text=True, check=False, capture_output=True
+        child.command("vggfeat.helper"),
+        env=child.environment(),
+        input=broken,
+        text=True,
+        check=False,
+        capture_output=True,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("vggfeat: ")

@@ -45,6 +45,7 @@ from vggfeat.progress import Watch
 from vggfeat.publish import make_folder
 from vggfeat.recipe import Machine, Recipe, Region, device_names, fingerprint
 from vggfeat.report.result import (
+    AGAIN,
     ClassResult,
     Result,
     ResultError,
@@ -365,7 +366,7 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
 
 
 def recipe_of(result: Result, source: str, changed: Mapping[str, object] | None = None) -> Recipe:
-    """Return the recipe of a result, once its stores are found to be those of the recipe.
+    """Return the recipe of a result.
 
     Args:
         result: Any result.
@@ -373,18 +374,34 @@ def recipe_of(result: Result, source: str, changed: Mapping[str, object] | None 
         changed: Fields that have another value by now.
 
     Raises:
-        RecipeError: If its recipe cannot be.
-        ResultError: If its stores are not one for each net and region.
+        ResultError: If its recipe cannot be.
+        RecipeError: If it cannot be with what has changed.
     """
-    recipe = Recipe.build({**result.recipe, **(changed or {})}, source)
+    try:
+        recipe = Recipe.build(result.recipe, source)
+    except RecipeError as error:
+        raise ResultError(str(error), "Expected the recipe of an experiment.", AGAIN) from None
+    return Recipe.build({**result.recipe, **changed}, source) if changed else recipe
+
+
+def check_stores(result: Result, recipe: Recipe, source: str) -> None:
+    """Check that a result names one store for each net and region of its recipe.
+
+    Args:
+        result: Any result.
+        recipe: Its own.
+        source: Where it comes from, for messages.
+
+    Raises:
+        ResultError: If it does not.
+    """
     held = tuple((store.model, store.region) for store in result.stores)
     if held != recipe.described:
         raise ResultError(
             f"{source} names stores of {', '.join(map(' '.join, held)) or 'no net'}.",
             f"Its recipe wants {', '.join(map(' '.join, recipe.described))}.",
-            "Restore it from a copy, or run `vggfeat svm` again.",
+            AGAIN,
         )
-    return recipe
 
 
 def write_report(path: Path, machine: Machine) -> Path:
@@ -406,7 +423,7 @@ def write_report(path: Path, machine: Machine) -> Path:
     result = Result.read(path)
     page = path.with_suffix(".html")
     try:
-        recipe = Recipe.build(result.recipe, f"'{path}'")
+        recipe = recipe_of(result, f"'{path}'")
         items = {item.id: item for item in open_for(recipe, machine).items}
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)

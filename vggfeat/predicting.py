@@ -14,7 +14,7 @@ from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data.split import Dataset, Item, Kind, unlabelled
 from vggfeat.describing import described
 from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
-from vggfeat.experiment import fused, recipe_of
+from vggfeat.experiment import check_stores, fused, recipe_of
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.catalogue import PublishedWeights, published_as
 from vggfeat.nets.shelf import families
@@ -72,6 +72,7 @@ def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Tra
             "A new image has no boxes.",
             "Train one on whole images: --regions image.",
         )
+    check_stores(result, recipe, f"'{path}'")
     if not result.classifiers:
         raise ResultError(f"'{path}' names no classifier.", remedy="Run `vggfeat svm` again.")
     if not 1 <= split <= len(result.classifiers):

@@ -387,12 +387,17 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     choices = _choices(model, str(first["loc"][0]))
     if first["type"] == "literal_error" and isinstance(first["input"], str) and choices:
         return RecipeError(wrong, nearest(first["input"], choices))
-    expected = _EXPECTED.get(field) or _EXPECTED.get(first["type"], f"{first['msg']}.")
+    said = first["msg"].replace("Input should be", "Expected")
+    expected = _EXPECTED.get(field) or _EXPECTED.get(first["type"], f"{said}.")
     return RecipeError(wrong, expected)
 
 
 _EXPECTED = {
     "tuple_type": "Expected a list in square brackets.",
+    "string_type": "Expected text.",
+    "int_type": "Expected a whole number.",
+    "float_type": "Expected a number.",
+    "bool_type": "Expected true or false.",
     "memory": "Expected a number and MB or GB, for example 6GB.",
     "string_pattern_mismatch": "Expected letters, digits and '._-', a letter or digit first.",
 }

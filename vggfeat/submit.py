@@ -14,9 +14,9 @@ from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data import action, open_dataset, voc
 from vggfeat.data.names import proxy_of
 from vggfeat.errors import DatasetNotFoundError, StoreNotFoundError, UnsafeArchiveError
-from vggfeat.experiment import blocks_of, read_sample, recipe_of
+from vggfeat.experiment import blocks_of, check_stores, read_sample, recipe_of
 from vggfeat.publish import publish_bytes
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Machine
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.report.submission import (
     ROOT,
@@ -90,6 +90,7 @@ def scored_again(path: Path, machine: Machine) -> Scored:
     [(name, sha256)] = result.classifiers.items()
     classifier = LinearOneVsRest.load(path.parent / Path(name).name, sha256)
     recipe = recipe_of(result, f"'{path}'")
+    check_stores(result, recipe, f"'{path}'")
     with ExitStack() as opened:
         held = [opened.enter_context(_opened(used, machine)) for used in result.stores]
         dataset = open_for(recipe, machine, held[0].ids)
@@ -161,7 +162,7 @@ def submit(path: Path, machine: Machine) -> Path:
 
 def _task_of(result: Result) -> Task:
     """Return what a result is submitted to, if it can be."""
-    recipe = Recipe.build(result.recipe, f"'{result.name}'")
+    recipe = recipe_of(result, f"'{result.name}'")
     if recipe.dataset not in _TASKS:
         official = proxy_of(recipe.dataset)
         remedy = f"Run the same recipe on {official!r}." if official in _TASKS else ""

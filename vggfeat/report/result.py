@@ -22,13 +22,14 @@ from vggfeat.errors import VggfeatError
 from vggfeat.publish import FILE_NAME, make_folder, publish_bytes
 
 FORMAT_VERSION: Final = 4
+AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
+
 _UPGRADED = 3  # the one format before that is still read
 
 _DEEPEST = 4  # levels of a recipe; [paper] and [ablation] are its second
 _LARGEST = 2**53  # whole numbers that a float can hold
 _LONGEST_SHOWN = 60  # characters of a value in a message
 _LISTS = ("models", "weights", "scales", "regions")  # of a recipe
-_AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
 
 class ResultError(VggfeatError, ValueError):
@@ -399,9 +400,9 @@ def damaged(wrong: str, error: ValidationError) -> ResultError:
     what = {
         "missing": f"it lacks {field}",
         "extra_forbidden": f"it has an unknown field {field}",
-        "value_error": f"{field} contradicts itself",
+        "value_error": f"{field} is not sound",
     }.get(first["type"], f"{field} is {_shown(first['input'])}")
-    return ResultError(f"{wrong}: {what}.", _expected(first["type"], first.get("ctx", {})), _AGAIN)
+    return ResultError(f"{wrong}: {what}.", _expected(first["type"], first.get("ctx", {})), AGAIN)
 
 
 def _expected(kind: str, context: dict[str, Any]) -> str:
@@ -447,7 +448,7 @@ def _content(path: Path, data: bytes) -> dict[str, Any]:
         content = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise ResultError(
-            f"'{path}' is no JSON file: {error}.", "Expected a result of `vggfeat svm`.", _AGAIN
+            f"'{path}' is no JSON file: {error}.", "Expected a result of `vggfeat svm`.", AGAIN
         ) from None
     return content if isinstance(content, dict) else {}
 
