@@ -22,14 +22,15 @@ import numpy.typing as npt
 
 from benchmarks.common import DATA, skip, tell, write
 from benchmarks.extract import VOC
-from vggfeat import experiment
-from vggfeat.demo import demo_recipe
-from vggfeat.demo_images import make_voc
+from vggfeat.demo.images import make_voc
+from vggfeat.demo.run import demo_recipe
 from vggfeat.errors import VggfeatError
+from vggfeat.extraction.workers import extract
 from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.progress import Watch
 from vggfeat.recipe import Machine, Recipe
-from vggfeat.store.store import DescriptorStore
+from vggfeat.store.reader import DescriptorStore
+from vggfeat.transfer.run import evaluate
+from vggfeat.watch import Watch
 
 REFERENCE = "float32"
 _READ_AT_ONCE = 512  # rows of a store
@@ -99,8 +100,8 @@ def measure(jobs: Mapping[str, Mapping[str, Any]], machine: Machine) -> list[dic
         for precision in precisions():
             try:
                 recipe = Recipe.build({**values, "precision": precision}, "the benchmark")
-                [store] = experiment.extract(recipe, machine, Watch())
-                result = experiment.evaluate(recipe, machine, Watch()).result
+                [store] = extract(recipe, machine, Watch())
+                result = evaluate(recipe, machine, Watch()).result
             except VggfeatError as error:
                 skip(f"{title} in {precision}", error)
                 if precision == REFERENCE:

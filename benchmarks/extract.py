@@ -25,10 +25,12 @@ from unittest import mock
 import torch
 
 from benchmarks.common import DATA, EngineError, Worker, median, seconds, serve, skip, tell, write
-from vggfeat import experiment, supplies
-from vggfeat.extract.engine import FORMS, memory_for
-from vggfeat.progress import Watch
+from vggfeat.extraction import provide as supplies
+from vggfeat.extraction.engine import memory_for
+from vggfeat.extraction.workers import extract
+from vggfeat.nets.forms import FORMS
 from vggfeat.recipe import Machine, Recipe
+from vggfeat.watch import Watch
 
 CALTECH = DATA / "caltech101" / "101_ObjectCategories"
 VOC = DATA / "voc2007-mini" / "VOCdevkit" / "VOC2007"
@@ -62,7 +64,7 @@ def extract_once(values: Mapping[str, Any], device: str) -> float:
     recipe = Recipe.build(values, "the benchmark")
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine.build({"cache": Path(folder), "offline": True, "device": device})
-        return seconds(lambda: experiment.extract(recipe, machine, Watch()))
+        return seconds(lambda: extract(recipe, machine, Watch()))
 
 
 def loss(values: Mapping[str, Any], device: str, repeat: int) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from benchmarks.common import DATA, cores, tell, write
 from vggfeat.classify.measures import mean_class_recall
-from vggfeat.extract.images import crop_extreme, rescale
+from vggfeat.extraction.images import crop_extreme, rescale
 from vggfeat.nets.architectures import ARCHITECTURES, Architecture
-from vggfeat.nets.ragged import RaggedVgg
+from vggfeat.nets.profile import PROFILES, WeightProfile
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.nets.weights import PROFILES, WeightProfile
+from vggfeat.nets.winograd import RaggedVgg
 
 PHOTOS = DATA / "caltech101" / "101_ObjectCategories"
 TRUNK = DATA / "vgg16-trunk" / "vgg16_trunk.npz"

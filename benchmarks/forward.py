@@ -33,14 +33,15 @@ from benchmarks.common import (
     tell,
     write,
 )
-from vggfeat.extract.allocator import memory_kept
-from vggfeat.extract.engine import Precision, form_of
-from vggfeat.extract.images import rescaled_size
+from vggfeat.extraction.allocator import memory_kept
+from vggfeat.extraction.images import rescaled_size
 from vggfeat.nets.architectures import ARCHITECTURES, architecture
 from vggfeat.nets.canvas import CanvasVgg
+from vggfeat.nets.forms import Precision, form_of
 from vggfeat.nets.int8 import calibrate
+from vggfeat.nets.profile import WeightProfile
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.nets.weights import WeightProfile, find_weights
+from vggfeat.weights.find import find_weights
 
 WEIGHTS = "random:0", "torchvision"
 MODELS = [n for n, net in sorted(ARCHITECTURES.items()) if not (net.batch_norm or net.lrn)]

@@ -31,11 +31,12 @@ from benchmarks.extract import measure_losses, recipe_values, shuffled_images
 from vggfeat.classify import dual
 from vggfeat.classify.admm import Admm
 from vggfeat.classify.svm import DEFAULT_GRID
-from vggfeat.demo_images import make_voc
-from vggfeat.extract.engine import form_of
+from vggfeat.demo.images import make_voc
 from vggfeat.nets.architectures import architecture
+from vggfeat.nets.forms import form_of
+from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.nets.weights import PROFILES, find_weights
+from vggfeat.weights.find import find_weights
 
 BOUND = 1e-5  # relative, float32: the exactness that the package promises between devices
 _EXACT_SIZES = ((256, 341), (375, 500), (511, 383))  # odd maps, where the two ways to pool differ

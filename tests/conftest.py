@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vggfeat.extract.engine import FORMS
+from vggfeat.nets.forms import FORMS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

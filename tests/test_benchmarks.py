@@ -16,12 +16,13 @@ from pytest import CaptureFixture
 
 from benchmarks import common, document, drift, extract, footguns, forward, gpu, growth
 from tests.conftest import photo
-from vggfeat.extract.images import rescale
+from vggfeat.extraction.images import rescale
 from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.nets.ports.checks import authors_order
+from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.nets.weights import PROFILES, random_tensors
 from vggfeat.recipe import Machine
+from vggfeat.weights.find import random_tensors
+from vggfeat.weights.formats.checks import authors_order
 
 ROW = {
     "scale": "all",

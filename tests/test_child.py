@@ -13,10 +13,10 @@ import pytest
 
 from tests.test_architecture import FILES, PACKAGE, imports
 from vggfeat import child
-from vggfeat.nets.ports import foreign
-from vggfeat.nets.ports.formats import format_named
-from vggfeat.nets.ports.plain import Refused
 from vggfeat.recipe import Machine, Recipe
+from vggfeat.weights.formats import sandbox
+from vggfeat.weights.formats.plain import Refused
+from vggfeat.weights.formats.sniff import format_named
 
 TRAPS = ("queue", "json", "torch", "numpy", "sklearn", "vggfeat", "pickle", "socket")
 SPRUNG = "open(__file__ + '.imported', 'w').close()\n"
@@ -48,7 +48,7 @@ def test_the_process_that_reads_foreign_files_imports_nothing_of_the_folder(
         monkeypatch.setenv("PYTHONPATH", paths)
     np.savez(trap / "w.npz", a=np.ones(2, np.float32))
     target = trap / "out.safetensors"  # it stands where its target is
-    foreign.extract(trap / "w.npz", format_named("npz"), target)
+    sandbox.extract(trap / "w.npz", format_named("npz"), target)
     assert target.stat().st_size > 8
     assert sprung(trap) == []
 
@@ -61,7 +61,7 @@ def test_a_helper_imports_nothing_of_the_folder(
     monkeypatch.setenv("PYTHONPATH", paths)
     values = {"dataset": "folder:absent", "models": ["vgg16-thin"], "weights": ["random:0"]}
     work = [Recipe.build(values, "a test").model_dump_json(), Machine().model_dump_json()]
-    assert child.start("vggfeat.helper", work).wait() == 1  # the data set is not there
+    assert child.start("vggfeat.extraction.helper", work).wait() == 1  # the data set is not there
     assert sprung(trap) == []
 
 
@@ -115,15 +115,15 @@ def test_absolute_folders_of_the_user_s_path_are_kept() -> None:
 def test_how_a_child_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "w.npz").write_bytes(b"rubbish")
     with pytest.raises(Refused, match="zip"):
-        foreign.extract(tmp_path / "w.npz", format_named("npz"), tmp_path / "out")
+        sandbox.extract(tmp_path / "w.npz", format_named("npz"), tmp_path / "out")
     os.mkfifo(tmp_path / "pipe")  # nobody ever writes into it
-    monkeypatch.setattr(foreign, "WALL_SECONDS", 0.5)
+    monkeypatch.setattr(sandbox, "WALL_SECONDS", 0.5)
     with pytest.raises(Refused, match=r"took longer than 0\.5 seconds"):
-        foreign.extract(tmp_path / "pipe", format_named("npz"), tmp_path / "out")
+        sandbox.extract(tmp_path / "pipe", format_named("npz"), tmp_path / "out")
     for status, said in ((-signal.SIGKILL, "Killed"), (-signal.SIGXCPU, "seconds of computing")):
         monkeypatch.setattr(child, "run", lambda *_, status=status, **__: status)
         with pytest.raises(Refused, match=said):
-            foreign.extract(tmp_path / "w.npz", format_named("npz"), tmp_path / "out")
+            sandbox.extract(tmp_path / "w.npz", format_named("npz"), tmp_path / "out")
 
 
 def test_a_child_that_dies_at_once_breaks_nothing() -> None:
@@ -153,7 +153,7 @@ def test_one_module_starts_processes() -> None:
 
 def test_children_are_modules_that_can_be_run() -> None:
     """A child's program is no text in a string, so that it is checked like all else."""
-    for module in ("vggfeat.helper", "vggfeat.nets.ports.foreign"):
+    for module in ("vggfeat.extraction.helper", "vggfeat.weights.formats.sandbox"):
         path = (PACKAGE.parent / module.replace(".", "/")).with_suffix(".py")
         assert '__name__ == "__main__"' in path.read_text()
         assert child.command(module, "a") == [sys.executable, "-P", "-m", module, "a"]

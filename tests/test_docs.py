@@ -19,13 +19,13 @@ from PIL import Image
 
 from benchmarks import document
 from docs import make_cli
+from tests.cli.test_commands import commands
 from tests.conftest import photo
-from tests.test_cli import commands
 from vggfeat.cli import main
 from vggfeat.data.folder import named_images
 from vggfeat.data.voc import CLASSES
-from vggfeat.extract.images import MAX_ASPECT, decode, read_bytes
-from vggfeat.nets.weights import PROFILES
+from vggfeat.extraction.images import MAX_ASPECT, decode, read_bytes
+from vggfeat.nets.profile import PROFILES
 from vggfeat.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

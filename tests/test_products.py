@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vggfeat.nets import kernels
+from vggfeat.nets import winograd_kernels as kernels
 from vggfeat.nets.products import GRAIN, RowCounts
 
 OTHER = np.random.default_rng(5).standard_normal((48, 10), np.float32)

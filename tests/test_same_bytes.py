@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vggfeat.nets.architectures import ARCHITECTURES, Tap
-from vggfeat.nets.ragged import RaggedVgg
+from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.nets.weights import PROFILES, random_tensors
+from vggfeat.nets.winograd import RaggedVgg
+from vggfeat.weights.find import random_tensors
 
 TAPS: tuple[Tap, ...] = ("fc7", "fc7-linear", "fc6", "pool5")
 PROFILES_OF = {"ceil": "oxford", "floor": "torchvision"}  # a profile that pools so

@@ -17,8 +17,8 @@ from sklearn.svm import LinearSVC
 from sklearn.utils import Tags
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from tests import layouts
 from tests.conftest import photo
+from tests.support import layouts
 from vggfeat import VggDescriptor
 from vggfeat.errors import (
     ImageNotFoundError,
@@ -27,12 +27,13 @@ from vggfeat.errors import (
     RecipeError,
     WeightsError,
 )
-from vggfeat.experiment import evaluate, extract
+from vggfeat.extraction.workers import extract
 from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.progress import Watch
 from vggfeat.recipe import Draft, Machine, Recipe
-from vggfeat.store.store import DescriptorStore
+from vggfeat.store.reader import DescriptorStore
+from vggfeat.transfer.run import evaluate
 from vggfeat.transformer import ImageLike
+from vggfeat.watch import Watch
 
 BOUND = 1e-5  # between any two batchings
 

@@ -1,4 +1,4 @@
-"""Dense, multi-scale VGG descriptors, cached in HDF5, and the linear SVMs on top of them.
+"""Dense multi-scale VGG descriptors, cached in HDF5, and the linear SVMs on top of them.
 
 Axis symbols, used in every docstring. A repeated symbol means an equal size.
 
@@ -20,39 +20,68 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vggfeat.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from vggfeat.classify.measures import average_precision, mean_class_recall
+    from vggfeat.cli.progress import TerminalWatch
+    from vggfeat.data.folder import named_images
     from vggfeat.errors import VggfeatError
+    from vggfeat.extraction.workers import extract
     from vggfeat.recipe import Machine, Recipe
-    from vggfeat.store.store import DescriptorStore
+    from vggfeat.report.result import Result
+    from vggfeat.store.reader import DescriptorStore
+    from vggfeat.transfer.predict import open_trained, predict
+    from vggfeat.transfer.run import evaluate, run, write, write_report
     from vggfeat.transformer import VggDescriptor
-
-__version__ = "0.2.0"
+    from vggfeat.watch import Watch
 
 __all__ = [
     "DescriptorStore",
     "Machine",
     "Recipe",
+    "Result",
+    "TerminalWatch",
     "VggDescriptor",
     "VggfeatError",
+    "Watch",
     "average_precision",
+    "evaluate",
+    "extract",
     "mean_class_recall",
+    "named_images",
+    "open_trained",
+    "predict",
+    "run",
+    "write",
+    "write_report",
 ]
 
 _HOMES = {
-    "DescriptorStore": "vggfeat.store.store",
-    "Machine": "vggfeat.recipe",
-    "Recipe": "vggfeat.recipe",
-    "VggDescriptor": "vggfeat.transformer",
-    "VggfeatError": "vggfeat.errors",
-    "average_precision": "vggfeat.classify.measures",
-    "mean_class_recall": "vggfeat.classify.measures",
+    "DescriptorStore": "store.reader",
+    "Machine": "recipe",
+    "Recipe": "recipe",
+    "Result": "report.result",
+    "TerminalWatch": "cli.progress",
+    "VggDescriptor": "transformer",
+    "VggfeatError": "errors",
+    "Watch": "watch",
+    "average_precision": "classify.measures",
+    "evaluate": "transfer.run",
+    "extract": "extraction.workers",
+    "mean_class_recall": "classify.measures",
+    "named_images": "data.folder",
+    "open_trained": "transfer.predict",
+    "predict": "transfer.predict",
+    "run": "transfer.run",
+    "write": "transfer.run",
+    "write_report": "transfer.run",
 }
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  (PEP 562: any public name)
     """Load a public name from its home on first use."""
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     message = f"module 'vggfeat' has no attribute {name!r}"
     raise AttributeError(message)

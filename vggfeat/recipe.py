@@ -15,7 +15,8 @@ from vggfeat.classify.measures import measure_of
 from vggfeat.data.names import NAMED, known, own_measure, slug
 from vggfeat.errors import RecipeError, nearest
 from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
-from vggfeat.publish import FILE_NAME
+
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # that a user or a file may choose: it leads nowhere
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]

@@ -17,8 +17,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 
 from vggfeat.data.folder import item_id
-from vggfeat.data.split import Dataset, Item, unlabelled
-from vggfeat.describing import described, fill
+from vggfeat.data.records import Dataset, Item, unlabelled
 from vggfeat.errors import (
     ImageNotFoundError,
     ImageReadError,
@@ -26,14 +25,16 @@ from vggfeat.errors import (
     RecipeError,
     StoreNotFoundError,
 )
-from vggfeat.experiment import Block, fused, read_fused
-from vggfeat.extract.images import Pixels, as_file, sha256
-from vggfeat.planning import find_store, plan_store
-from vggfeat.progress import Watch
+from vggfeat.extraction.fill import described, fill
+from vggfeat.extraction.find import find_store
+from vggfeat.extraction.images import Pixels, as_file, sha256
+from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.provide import provide_weights
+from vggfeat.files.sources import FileSource
 from vggfeat.recipe import Draft, Machine, Recipe
-from vggfeat.sources import FileSource
-from vggfeat.store.store import DescriptorStore
-from vggfeat.supplies import provide_weights
+from vggfeat.store.reader import DescriptorStore
+from vggfeat.transfer.samples import Block, fused, read_fused
+from vggfeat.watch import Watch
 
 Floats = npt.NDArray[np.float32]
 ImageLike = str | os.PathLike[str] | Image.Image | Pixels

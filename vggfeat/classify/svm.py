@@ -30,7 +30,7 @@ from vggfeat.child import others_kept_safe
 from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_of, measure_of
 from vggfeat.errors import ClassifierError
-from vggfeat.publish import publish_bytes
+from vggfeat.files.publish import publish_bytes
 
 if TYPE_CHECKING:
     from vggfeat.classify.admm import Admm

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vggfeat.data.names import NAMED, Wanted, opener
 
 if TYPE_CHECKING:
-    from vggfeat.data.split import Dataset
+    from vggfeat.data.records import Dataset
 
 
 def open_dataset(

@@ -12,10 +12,10 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 
 from vggfeat.data.names import Wanted
-from vggfeat.data.split import Dataset, Item, Kind, Labels, Part, Split, sorted_items
+from vggfeat.data.records import Dataset, Item, Kind, Labels, Part, Split, sorted_items
 from vggfeat.data.voc import find_devkit, image_paths, read_list, val_as_test
 from vggfeat.errors import DatasetError, DatasetNotFoundError
-from vggfeat.sources import FileSource
+from vggfeat.files.sources import FileSource
 
 ACTIONS = (  # 'other', the devkit's first, is no class: its persons are negatives of all ten
     *("jumping", "phoning", "playinginstrument", "reading", "ridingbike", "ridinghorse"),

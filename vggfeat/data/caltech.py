@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vggfeat.data.names import Wanted
-from vggfeat.data.split import (
+from vggfeat.data.records import (
     Dataset,
     Item,
     Kind,
     Split,
-    hash_order,
     one_class_part,
     same_files,
     sorted_items,
 )
+from vggfeat.data.split import hash_order
 from vggfeat.errors import DatasetError, DatasetNotFoundError
-from vggfeat.sources import FileSource
+from vggfeat.files.sources import FileSource
 
 SPLITS = 3
 _VAL_SHARE = 0.2  # of the training images

@@ -8,20 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from vggfeat.data.names import Wanted
-from vggfeat.data.split import (
+from vggfeat.data.records import (
     Dataset,
     Item,
     Kind,
     Split,
-    divided,
     one_class_part,
     same_files,
     sorted_items,
     unlabelled_split,
-    without_val,
 )
+from vggfeat.data.split import divided, without_val
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ImageNotFoundError
-from vggfeat.sources import FileSource
+from vggfeat.files.sources import FileSource
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vggfeat.errors import RecipeError, nearest
 
 if TYPE_CHECKING:
-    from vggfeat.data.split import Dataset
+    from vggfeat.data.records import Dataset
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ PATTERNS: Mapping[str, NamedDataset] = {  # what stands before ":PATH"
     "voc": replace(_VOC2007, opener="voc:open_tree", measured_by="voc:own_measure", published=None),
     "folder": replace(_CALTECH, opener="folder:open_folder"),
     "csv": replace(
-        _CALTECH, opener="listed:open_csv", measured_by="listed:own_measure", one_class=None
+        _CALTECH, opener="csv_list:open_csv", measured_by="csv_list:own_measure", one_class=None
     ),
 }
 

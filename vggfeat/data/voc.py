@@ -9,18 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from vggfeat.data.names import Wanted
-from vggfeat.data.split import (
-    Dataset,
-    Item,
-    Kind,
-    Labels,
-    Part,
-    Split,
-    sorted_items,
-    without_val,
-)
+from vggfeat.data.records import Dataset, Item, Kind, Labels, Part, Split, sorted_items
+from vggfeat.data.split import without_val
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
-from vggfeat.sources import FileSource
+from vggfeat.files.sources import FileSource
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from vggfeat.errors import MapTooSmallError, VggfeatError
+from vggfeat.files.publish import publish_new
 from vggfeat.nets.architectures import WINDOW, pool5_size
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.publish import publish_new
 
 if TYPE_CHECKING:
     import openvino

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vggfeat.errors import MapTooSmallError
 from vggfeat.nets.architectures import WINDOW, Architecture, Layer, Tap, pool5_size
-from vggfeat.nets.weights import WeightProfile
+from vggfeat.nets.profile import WeightProfile
 
 _BATCH_NORM_EPSILON = 1e-5  # torchvision's
 

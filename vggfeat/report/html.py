@@ -16,7 +16,7 @@ import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vggfeat.classify.measures import MEASURES
-from vggfeat.publish import publish_bytes
+from vggfeat.files.publish import publish_bytes
 from vggfeat.report.pictures import Picture, Pictures, heat_map
 from vggfeat.report.plots import Curve, confusion_shares, confusions, curve, search
 from vggfeat.report.result import ClassResult, Example, Result

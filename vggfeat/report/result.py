@@ -19,7 +19,8 @@ from pydantic import (
 from pydantic_core import from_json
 
 from vggfeat.errors import VggfeatError
-from vggfeat.publish import FILE_NAME, make_folder, publish_bytes
+from vggfeat.files.publish import make_folder, publish_bytes
+from vggfeat.recipe import FILE_NAME
 
 FORMAT_VERSION: Final = 4
 AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."

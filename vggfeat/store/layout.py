@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.errors import DamagedStoreError, StaleStoreError
-from vggfeat.rows import Rows
+from vggfeat.store.rows import Rows
 
 FORMAT_VERSION = 1
 DESCRIPTORS = "descriptors.h5"

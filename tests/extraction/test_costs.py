@@ -1,0 +1,92 @@
+"""What a dry run says, against what the run then does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vggfeat.data.catalogue import published
+from vggfeat.errors import DatasetNotFoundError, Interrupted
+from vggfeat.extraction import budget
+from vggfeat.extraction.costs import Estimate, foresee
+from vggfeat.extraction.workers import extract
+from vggfeat.nets.architectures import architecture
+from vggfeat.recipe import Machine, Recipe
+from vggfeat.store.writer import finished_rows
+from vggfeat.watch import Watch
+
+
+def foreseen(machine: Machine, dataset: str, **changed: object) -> list[Estimate]:
+    values = {"models": ("vgg16-thin",), "weights": ("random:0",), "scales": (224,)}
+    recipe = Recipe.build({"dataset": dataset, **values, **changed}, "a test")
+    return list(foresee(recipe, machine, Watch()))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine.build({"data_root": tmp_path / "data", "cache": tmp_path / "features"})
+
+
+def test_the_arithmetic_is_that_of_the_nets_layers(machine: Machine, tiny_voc: Path) -> None:
+    [one] = foreseen(machine, f"voc:{tiny_voc}", scales=(224, 448), mirror=True)
+    net, total = architecture("vgg16-thin"), 0
+    sizes = [(90, 120), (120, 90), (100, 100), (90, 120), (80, 130), (96, 128)] * 4
+    for height, width in sizes:
+        for q in (224, 448):
+            h, w = (round(side * q / min(height, width) + 1e-9) for side in (height, width))
+            total += 2 * 2 * net.multiply_adds(h, w, ceil_mode=True, tap="fc7")
+    assert one.gflop == pytest.approx(total / 1e9, rel=1e-3)
+    assert one.disk_bytes == 24 * (2 * 4 * 513 + 64)
+    assert (one.rows, one.done, one.copied, one.complete, one.fetches) == (24, 0, 0, False, ())
+
+
+class _StopsAfterTheFirst(Watch):
+    def check(self, remedy: str) -> None:
+        raise Interrupted(2, remedy)
+
+
+def test_finished_shards_of_an_interrupted_run_are_not_counted_again(
+    machine: Machine, tiny_voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "shard_rows", lambda *_: 8)
+    [before] = foreseen(machine, f"voc:{tiny_voc}")
+    recipe = Recipe.build(
+        {
+            "dataset": f"voc:{tiny_voc}",
+            "models": ("vgg16-thin",),
+            "weights": ("random:0",),
+            "scales": (224,),
+        },
+        "a test",
+    )
+    with pytest.raises(Interrupted):
+        extract(recipe, machine, _StopsAfterTheFirst())
+    [after] = foreseen(machine, f"voc:{tiny_voc}")
+    assert (after.done, after.complete) == (8, False)
+    assert finished_rows(Path(after.store).parent) == 8
+    assert after.gflop == pytest.approx(before.gflop * 16 / 24)
+    assert after.seconds == pytest.approx(before.seconds * 16 / 24)
+    extract(recipe, machine, Watch())
+    [done] = foreseen(machine, f"voc:{tiny_voc}")
+    assert (done.complete, done.gflop, done.seconds) == (True, 0, 0)
+
+
+def test_what_is_absent_is_named_with_its_size_and_nothing_is_fetched(machine: Machine) -> None:
+    by_name = {dataset.name: dataset for dataset in published()}
+    for name in ("voc2007", "voc2012-val", "caltech101"):
+        public = by_name[name.removesuffix("-val")]
+        [one] = foreseen(machine, name)
+        assert one.fetches == (public.summary,)
+        assert (one.store, one.rows) == ("", public.image_count)
+        assert one.seconds > 0
+    both = foreseen(machine, "voc2007", models=("vgg16",), weights=("oxford",), limit=5)
+    assert both[0].fetches[0] == by_name["voc2007"].summary
+    assert both[0].fetches[1].startswith("VGG_ILSVRC_16_layers.caffemodel, 553 MB; licence: ")
+    assert both[0].rows == 15
+    assert not list(machine.data_root.parent.glob("data/*"))
+
+
+def test_what_is_absent_and_not_public_is_an_error(machine: Machine) -> None:
+    with pytest.raises(DatasetNotFoundError):
+        foreseen(machine, "folder:nowhere")

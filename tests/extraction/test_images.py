@@ -1,0 +1,719 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from vggfeat.data.records import Item
+from vggfeat.errors import ImageReadError
+from vggfeat.extraction import images
+from vggfeat.extraction.images import (
+    MAX_ASPECT,
+    MAX_PIXELS,
+    Interpolation,
+    Pixels,
+    crop_extreme,
+    cropped,
+    decode,
+    picture,
+    read_bytes,
+    read_size,
+    rescale,
+    rescaled_size,
+)
+from vggfeat.files.sources import FileSource
+
+Box = tuple[int, int, int, int]
+RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # without symmetry
+
+# EXIF 2.3, tag 0x0112: where row 0 and column 0 of the file belong, undone with numpy alone.
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],  # row 0 is the top, column 0 the right
+    3: lambda a: a[::-1, ::-1],  # bottom, right
+    4: lambda a: a[::-1],  # bottom, left
+    5: lambda a: a.swapaxes(0, 1),  # left, top
+    6: lambda a: a[::-1].swapaxes(0, 1),  # right, top
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),  # left, bottom
+}
+
+
+def encode(image: Image.Image | Pixels, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def decoded(data: bytes, box: Box | None = None) -> Pixels:
+    return np.asarray(decode(Item("image", FileSource(Path("nowhere")), box), data))
+
+
+def file_of(folder: Path, data: bytes, box: Box | None = None) -> Item:
+    path = folder / "image.jpg"
+    path.write_bytes(data)
+    return Item("cat/image.jpg", FileSource(path), box)
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(
+    size: tuple[int, int],
+    bits: int,
+    colour: int,
+    rows: bytes,
+    *,
+    before: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
+    """Write a PNG from its parts: (W, H), bits per sample, colour type and filtered rows."""
+    header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(rows))
+    signature = b"\x89PNG\r\n\x1a\n"
+    return signature + chunk(b"IHDR", header) + before + pixels + after + chunk(b"IEND", b"")
+
+
+def jpeg_claiming(height: int, width: int) -> bytes:
+    data = bytearray(encode(RGB, "JPEG"))
+    place = data.index(b"\xff\xc0") + 5  # SOF0: marker, length, precision, height, width
+    data[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def png_claiming(height: int, width: int) -> bytes:
+    return png((width, height), 8, 2, b"\0" * 22)
+
+
+def gif_claiming(height: int, width: int) -> bytes:
+    data = bytearray(encode(RGB, "GIF"))
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def bmp_claiming(height: int, width: int) -> bytes:
+    data = bytearray(encode(RGB, "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+def exactly_scaled(values: np.ndarray) -> list[int]:
+    return [floor(Fraction(int(v) * 255, 65535) + Fraction(1, 2)) for v in values.ravel()]
+
+
+# --- decoding ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_an_rgb_image_is_decoded_as_it_is(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = decoded(encode(RGB, kind, **options))
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, RGB)
+
+
+def test_a_jpeg_is_decoded_in_the_order_rgb() -> None:
+    flat = np.full((16, 16, 3), (200, 100, 20), np.uint8)
+    difference = decoded(encode(flat, "JPEG", quality=100)).astype(int) - flat
+    assert np.abs(difference).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_exif_orientation_is_applied_and_read_size_agrees(
+    tmp_path: Path, kind: str, orientation: int
+) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    flat = decoded(encode(RGB, kind, **options))
+    data = encode(RGB, kind, exif=oriented(orientation), **options)
+    pixels = decoded(data)
+    assert np.array_equal(pixels, UPRIGHT[orientation](flat))
+    assert read_size(file_of(tmp_path, data)) == pixels.shape[:2]
+
+
+def test_an_orientation_that_stands_behind_the_pixels_does_not_part_size_and_pixels(
+    tmp_path: Path,
+) -> None:
+    exif = chunk(b"eXIf", oriented(6).tobytes().removeprefix(b"Exif\0\0"))
+    data = png((3, 1), 8, 0, b"\0" + bytes([10, 20, 30]), after=exif)
+    assert read_size(file_of(tmp_path, data)) == decoded(data).shape[:2]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_does_not_exist_is_none(tmp_path: Path, orientation: int) -> None:
+    data = encode(RGB, "PNG", exif=oriented(orientation))
+    assert np.array_equal(decoded(data), RGB)
+    assert read_size(file_of(tmp_path, data)) == (5, 7)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"])
+def test_grey_is_replicated(kind: str) -> None:
+    grey = RGB[:, :, 0]
+    data = encode(grey, kind)
+    pixels = decoded(data)
+    assert pixels.shape == (5, 7, 3)
+    assert np.array_equal(pixels[:, :, 0], pixels[:, :, 1])
+    assert np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
+    if kind != "JPEG":
+        assert np.array_equal(pixels[:, :, 0], grey)
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "expected"),
+    [
+        (1, 0b00011011, [0, 0, 0, 255, 255, 0, 255, 255]),
+        (2, 0b00011011, [0, 85, 170, 255]),
+        (4, 0b00011011, [17, 187]),
+    ],
+)
+def test_less_than_8_bits_are_spread_over_the_whole_range(
+    bits: int, row: int, expected: list[int]
+) -> None:
+    data = png((8 // bits, 1), bits, 0, bytes([0, row]))
+    assert decoded(data).tolist() == [[[v, v, v] for v in expected]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_exactly(kind: str) -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = decoded(encode(Image.fromarray(values), kind))
+    assert pixels.dtype == np.uint8
+    assert pixels[:, :, 0].ravel().tolist() == exactly_scaled(values)
+    assert np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
+
+
+def test_16_bit_grey_in_32_bits_is_scaled_exactly_and_cut_at_its_range() -> None:
+    values = np.array([[-5, 0, 128, 129, 32768, 65535, 70000]], dtype=np.int32)
+    pixels = decoded(encode(Image.fromarray(values), "TIFF"))
+    assert pixels[0, :, 0].tolist() == [0, 0, 0, 1, 128, 255, 255]
+
+
+def test_a_pgm_of_10_bits_is_scaled_from_its_own_range() -> None:
+    samples = np.array([0, 1023, 512], ">u2")
+    assert decoded(b"P5 3 1 1023\n" + samples.tobytes())[0, :, 0].tolist() == [0, 255, 128]
+
+
+def test_16_bit_colour_is_scaled_within_one_level() -> None:
+    samples = np.linspace(0, 65535, 3 * 500).astype(">u2")
+    pixels = decoded(png((500, 1), 16, 2, b"\0" + samples.tobytes()))
+    difference = pixels.ravel().astype(int) - exactly_scaled(samples)
+    assert np.abs(difference).max() <= 1
+
+
+def test_cmyk_is_converted() -> None:
+    inks = np.random.default_rng(1).integers(0, 256, (6, 8, 4), dtype=np.uint8)
+    pixels = decoded(encode(Image.fromarray(inks, "CMYK"), "TIFF"))
+    paper = 255.0 - inks
+    expected = paper[:, :, :3] * paper[:, :, 3:] / 255
+    assert np.abs(pixels - expected).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("inks", "expected"),
+    [
+        ((0, 0, 0, 0), (255, 255, 255)),
+        ((255, 0, 0, 0), (0, 255, 255)),
+        ((0, 255, 255, 0), (255, 0, 0)),
+        ((0, 0, 0, 255), (0, 0, 0)),
+    ],
+)
+def test_a_cmyk_jpeg_is_not_inverted(
+    inks: tuple[int, int, int, int], expected: tuple[int, int, int]
+) -> None:
+    data = encode(Image.new("CMYK", (16, 16), inks), "JPEG", quality=100)
+    assert np.abs(decoded(data).astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_rgba_is_composed_on_black(kind: str) -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    colour, alpha = np.meshgrid(levels, levels)
+    rgba = np.stack([colour, 255 - colour, colour, alpha], axis=2)
+    pixels = decoded(encode(Image.fromarray(rgba, "RGBA"), kind))
+    c, a = colour.astype(int), alpha.astype(int)
+    assert np.array_equal(pixels[:, :, 0], (2 * c * a + 255) // 510)  # c·a/255, to the nearest
+    assert np.array_equal(pixels[:, :, 1], (2 * (255 - c) * a + 255) // 510)
+    assert np.array_equal(pixels[:, :, 2], pixels[:, :, 0])
+
+
+def test_grey_with_alpha_is_composed_on_black() -> None:
+    row = bytes([200, 255, 200, 128, 200, 0])
+    expected = [200, 100, 0]  # 200 · 128 / 255 = 100.4
+    assert decoded(png((3, 1), 8, 4, b"\0" + row)).tolist() == [[[v] * 3 for v in expected]]
+
+
+def test_a_palette_with_transparency_is_composed_on_black() -> None:
+    palette = chunk(b"PLTE", bytes([255, 0, 0, 0, 255, 0, 0, 0, 255]))
+    alphas = chunk(b"tRNS", bytes([0, 128]))  # the third entry is opaque
+    data = png((3, 1), 8, 3, bytes([0, 0, 1, 2]), before=palette + alphas)
+    assert decoded(data).tolist() == [[[0, 0, 0], [0, 128, 0], [0, 0, 255]]]
+
+
+def test_a_palette_without_transparency_keeps_its_colours() -> None:
+    palette = chunk(b"PLTE", bytes([250, 10, 20, 0, 255, 7]))
+    data = png((2, 1), 8, 3, bytes([0, 1, 0]), before=palette)
+    assert decoded(data).tolist() == [[[0, 255, 7], [250, 10, 20]]]
+
+
+@pytest.mark.parametrize(
+    ("colour", "key", "row", "expected"),
+    [
+        (0, (20,), [10, 20, 30], [[10] * 3, [0] * 3, [30] * 3]),
+        (2, (10, 20, 30), [10, 20, 30, 11, 20, 30], [[0] * 3, [11, 20, 30]]),
+    ],
+)
+def test_a_transparent_colour_is_black(
+    colour: int, key: tuple[int, ...], row: list[int], expected: list[list[int]]
+) -> None:
+    transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
+    data = png((len(expected), 1), 8, colour, bytes([0, *row]), before=transparent)
+    assert decoded(data).tolist() == [expected]
+
+
+def test_a_transparent_value_of_16_bits_is_black() -> None:
+    samples = np.array([30000, 65535, 30001], ">u2")
+    transparent = chunk(b"tRNS", struct.pack(">H", 30000))
+    data = png((3, 1), 16, 0, b"\0" + samples.tobytes(), before=transparent)
+    assert decoded(data)[0, :, 0].tolist() == [0, 255, 117]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, kind: str) -> None:
+    first, second = (Image.new("RGB", (6, 4), c) for c in ((255, 0, 0), (0, 0, 255)))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(first, kind, save_all=True, append_images=[second], **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert getattr(image, "n_frames", 1) == 2
+    assert np.array_equal(decoded(data), np.full((4, 6, 3), (255, 0, 0)))
+    assert read_size(file_of(tmp_path, data)) == (4, 6)
+
+
+def test_of_a_stereo_photo_the_first_picture_is_taken() -> None:
+    left, right = (Image.new("RGB", (16, 16), c) for c in ("white", "black"))
+    data = encode(left, "MPO", save_all=True, append_images=[right])
+    assert decoded(data).min() >= 253
+
+
+def test_a_transparent_gif_is_composed_on_black() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([90, 80, 70, 255, 255, 255])
+    image.putdata([0, 1])
+    data = encode(image, "GIF", transparency=1)
+    assert decoded(data).tolist() == [[[90, 80, 70], [0, 0, 0]]]
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(ImageReadError, match="floating-point"):
+        decoded(encode(Image.new("F", (3, 3)), "TIFF"))
+
+
+# --- files that are none ------------------------------------------------------------------------
+
+PHOTO = encode(np.random.default_rng(2).integers(0, 256, (40, 50, 3), dtype=np.uint8), "JPEG")
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"no image, just words\n" * 9, "it is no image of a known format"),
+        (EPS, "it is no image of a known format"),
+        (b"\x89PNG\r\n\x1a\n", "it is no image of a known format"),
+        (b"\xff\xd8\xff", "it is no image of a known format"),
+    ],
+    ids=["empty", "text", "eps", "png-signature", "jpeg-signature"],
+)
+def test_what_is_no_image_says_so(tmp_path: Path, data: bytes, reason: str) -> None:
+    item = file_of(tmp_path, data)
+    for read in (lambda: read_size(item), lambda: decode(item, data)):
+        with pytest.raises(ImageReadError) as caught:
+            read()
+        assert caught.value.reason == reason
+        assert caught.value.image == "cat/image.jpg"
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+def test_a_truncated_jpeg_is_an_error(tmp_path: Path, kept: float) -> None:
+    item = file_of(tmp_path, PHOTO[: int(kept * len(PHOTO))])
+    assert read_size(item) == (40, 50)
+    with pytest.raises(ImageReadError, match="truncated"):
+        decode(item, read_bytes(item))
+
+
+def test_a_truncated_png_is_an_error() -> None:
+    data = encode(np.tile(RGB, (20, 20, 1)), "PNG")
+    with pytest.raises(ImageReadError, match=r"Image 'image' cannot be read: .+\. Replace"):
+        decoded(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("claiming", "height", "width"),
+    [
+        (jpeg_claiming, 65500, 65500),
+        (png_claiming, 65500, 65500),
+        (png_claiming, 20000, 20000),
+        (png_claiming, 13351, 13333),  # 178.009 MP
+        (jpeg_claiming, 13400, 13333),  # 178.66 MP
+        (png_claiming, 1, 2**31 - 1),
+        (gif_claiming, 65535, 65535),
+        (bmp_claiming, 40000, 40000),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    claiming: Callable[[int, int], bytes],
+    height: int,
+    width: int,
+) -> None:
+    loads: list[object] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", loads.append)
+    item = file_of(tmp_path, claiming(height, width))
+    with pytest.raises(ImageReadError, match="header claims more than 178 megapixels"):
+        read_size(item)
+    with pytest.raises(ImageReadError, match="header claims more than 178 megapixels"):
+        decode(item, read_bytes(item))
+    assert not loads
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_header_of_just_less_than_the_limit_is_believed(tmp_path: Path) -> None:
+    assert 13350 * 13333 <= MAX_PIXELS < 13351 * 13333
+    assert read_size(file_of(tmp_path, jpeg_claiming(13350, 13333))) == (13350, 13333)
+
+
+def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 35)
+    assert decoded(encode(RGB, "PNG")).shape == (5, 7, 3)
+    monkeypatch.setattr(images, "MAX_PIXELS", 34)
+    with pytest.raises(ImageReadError, match="megapixels"):
+        decoded(encode(RGB, "PNG"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_the_size_is_read_from_the_header_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    item = file_of(tmp_path, encode(RGB, kind))
+
+    def load(_: object) -> None:
+        pytest.fail("the pixels were decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert read_size(item) == (5, 7)
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def nothing(_: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (a_pipe, "it is no regular file"),
+        (a_directory, "it is no regular file"),
+        (a_link_to_itself, "Too many levels of symbolic links"),
+        (nothing, "No such file or directory"),
+    ],
+)
+def test_what_is_no_regular_file_is_an_error_and_never_waited_for(
+    tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "photo.jpg"
+    item = Item("photo", FileSource(path))
+    make(path)
+    for read in (read_size, read_bytes):
+        with pytest.raises(ImageReadError) as caught:
+            read(item)
+        assert caught.value.reason == reason
+        assert isinstance(caught.value, OSError)
+
+
+def test_a_file_is_read_whole(tmp_path: Path) -> None:
+    item = file_of(tmp_path, PHOTO)
+    assert read_bytes(item) == PHOTO
+    digest = images.sha256(PHOTO)
+    assert digest.shape == (32,)
+    assert digest.tobytes() == hashlib.sha256(PHOTO).digest()
+
+
+# Run on its own: pytest sets the filters of warnings anew for each test, a user does not.
+STRICT = """
+import sys
+from pathlib import Path
+from vggfeat.data.split import Item
+from vggfeat.errors import ImageReadError
+from vggfeat.extract.images import decode, read_size
+from vggfeat.sources import FileSource
+
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    item = Item(path.name, FileSource(path))
+    try:
+        height, width = read_size(item)
+        if height * width < 10**6:
+            decode(item, path.read_bytes())
+        print(path.name, height, width)
+    except ImageReadError as error:
+        print(path.name, error.reason)
+"""
+
+
+def test_no_image_ever_causes_a_warning(tmp_path: Path) -> None:
+    exif = oriented(6).tobytes()
+    stereo = bytearray(encode(RGB, "MPO", save_all=True, append_images=[Image.fromarray(RGB)]))
+    index = stereo.index(b"MPF\0")
+    stereo[index + 12 : index + 24] = b"\xff" * 12
+    no_frames = chunk(b"acTL", struct.pack(">II", 0, 0))
+    corpus = {
+        "a-cut-exif.jpg": encode(RGB, "JPEG", exif=exif[:-6]),
+        "b-long-exif.jpg": encode(RGB, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\3\0"),
+        "c-stereo.jpg": bytes(stereo),
+        "d-no-frames.png": png((1, 1), 8, 0, b"\0\1", before=no_frames),
+        "e-large.jpg": jpeg_claiming(10000, 10000),
+        "f-too-large.jpg": jpeg_claiming(13400, 13333),
+        "g-words.jpg": b"just words",
+        "h-alpha.gif": encode(Image.new("P", (3, 2)), "GIF", transparency=0),
+    }
+    for name, data in corpus.items():
+        (tmp_path / name).write_bytes(data)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", STRICT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.splitlines() == [
+        "a-cut-exif.jpg 5 7",
+        "b-long-exif.jpg 5 7",
+        "c-stereo.jpg 5 7",
+        "d-no-frames.png 1 1",
+        "e-large.jpg 10000 10000",
+        "f-too-large.jpg its header claims more than 178 megapixels",
+        "g-words.jpg it is no image of a known format",
+        "h-alpha.gif 2 3",
+    ]
+    assert run.stderr == ""
+
+
+SMALL = encode(np.tile(RGB, (4, 4, 1)), "JPEG", exif=oriented(6))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), max_size=12),
+    st.integers(0, len(SMALL)),
+)
+@example([], len(SMALL))
+@example([], 0)
+@settings(max_examples=100, deadline=None)
+def test_damaged_bytes_decode_or_are_an_image_read_error(
+    changes: list[tuple[int, int]], length: int
+) -> None:
+    data = bytearray(SMALL)
+    for place, value in changes:
+        data[place] = value
+    with mock.patch.object(images, "MAX_PIXELS", 10**6):  # a damaged header may claim anything
+        try:
+            pixels = decoded(bytes(data[:length] if length % 2 else data))
+        except ImageReadError as error:
+            assert error.reason.strip()
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 3
+            assert pixels.shape[2] == 3
+
+
+# --- boxes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((1, 1, 7, 5), slice(0, 5), slice(0, 7)),
+        ((2, 3, 4, 5), slice(2, 5), slice(1, 4)),
+        ((1, 1, 1, 1), slice(0, 1), slice(0, 1)),
+        ((7, 5, 7, 5), slice(4, 5), slice(6, 7)),
+        ((6, 2, 9, 3), slice(1, 3), slice(5, 7)),  # cut at the right border
+        ((0, -3, 2, 99), slice(0, 5), slice(0, 2)),  # cut on three sides
+    ],
+)
+def test_a_box_is_cut_out_with_both_its_ends(
+    tmp_path: Path, box: Box, rows: slice, columns: slice
+) -> None:
+    data = encode(RGB, "PNG")
+    pixels = decoded(data, box)
+    assert np.array_equal(pixels, RGB[rows, columns])
+    assert read_size(file_of(tmp_path, data, box)) == pixels.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "box", [(8, 1, 9, 2), (1, 6, 2, 7), (-4, 1, 0, 2), (1, -4, 2, 0), (4, 2, 3, 2), (2, 4, 2, 3)]
+)
+def test_a_box_outside_the_image_is_an_error(tmp_path: Path, box: Box) -> None:
+    data = encode(RGB, "PNG")
+    message = rf"its box \({box[0]}, {box[1]}, {box[2]}, {box[3]}\) lies outside the image"
+    with pytest.raises(ImageReadError, match=message):
+        decoded(data, box)
+    with pytest.raises(ImageReadError, match=message):
+        read_size(file_of(tmp_path, data, box))
+
+
+def test_a_box_is_meant_in_the_upright_image(tmp_path: Path) -> None:
+    data = encode(RGB, "PNG", exif=oriented(6))
+    box = (1, 2, 5, 7)  # upright it is 7 high and 5 wide
+    pixels = decoded(data, box)
+    assert np.array_equal(pixels, UPRIGHT[6](RGB)[1:7, 0:5])
+    assert read_size(file_of(tmp_path, data, box)) == (6, 5)
+
+
+def test_a_picture_shows_the_box_alone_or_on_its_image(tmp_path: Path) -> None:
+    ground = np.full((120, 90, 3), 200, dtype=np.uint8)
+    item = file_of(tmp_path, encode(ground, "PNG", exif=oriented(6)), (11, 21, 100, 70))
+    with Image.open(io.BytesIO(picture(item, whole=False))) as cut:
+        assert cut.size == (90, 50)
+    with Image.open(io.BytesIO(picture(item, whole=True))) as drawn:
+        pixels = np.asarray(drawn)
+    assert pixels.shape == (90, 120, 3)  # upright
+    changed = np.argwhere((pixels != 200).any(axis=2))
+    assert changed.min(axis=0).tolist() == [20, 10]  # 0-based, both ends included
+    assert changed.max(axis=0).tolist() == [69, 99]
+    assert (pixels[25:65, 15:95] == 200).all()
+    assert pixels[20, 10].tolist() == [255, 165, 0]
+
+
+def test_a_picture_of_a_whole_image_is_its_file(tmp_path: Path) -> None:
+    item = file_of(tmp_path, b"whatever it holds")
+    assert picture(item, whole=True) == picture(item, whole=False) == b"whatever it holds"
+    with pytest.raises(ImageReadError, match="no image of a known format"):
+        picture(Item("a/1", item.source, (1, 1, 2, 2), "a"), whole=True)
+
+
+# --- sizes and rescaling ------------------------------------------------------------------------
+
+sides = st.integers(1, 5000)
+
+
+@given(sides, sides, st.integers(1, 1000))
+@example(375, 500, 256)
+@example(2, 3, 1)  # exactly a half: 1.5 becomes 2
+@settings(max_examples=100, deadline=None)
+def test_the_rescaled_size_is_the_exact_one(height: int, width: int, q: int) -> None:
+    new_height, new_width = rescaled_size(height, width, q)
+    longer, shorter = max(height, width), min(height, width)
+    assert min(new_height, new_width) == q
+    assert max(new_height, new_width) == floor(Fraction(longer * q, shorter) + Fraction(1, 2))
+    assert (new_height if height <= width else new_width) == q
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_the_cropped_size_keeps_the_shorter_side_and_at_most_4_to_1(
+    height: int, width: int
+) -> None:
+    new = cropped(height, width)
+    shorter, longer = min(height, width), max(height, width)
+    assert min(new) == shorter
+    assert max(new) == min(longer, 4 * shorter)
+    assert (new[0] <= height) and (new[1] <= width)
+
+
+@given(st.integers(1, 255), st.integers(1, 255))
+@example(255, 9)
+@example(1, 255)
+@settings(max_examples=100, deadline=None)
+def test_an_extreme_image_is_cropped_in_its_middle(height: int, width: int) -> None:
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, :, 0] = np.arange(height)[:, None]
+    pixels[:, :, 1] = np.arange(width)
+    kept = np.asarray(crop_extreme(Image.fromarray(pixels)))
+    assert kept.shape[:2] == cropped(height, width)
+    assert max(kept.shape[:2]) <= MAX_ASPECT * min(kept.shape[:2])
+    above, below = int(kept[0, 0, 0]), height - 1 - int(kept[-1, -1, 0])
+    before, behind = int(kept[0, 0, 1]), width - 1 - int(kept[-1, -1, 1])
+    assert abs(above - below) <= 1
+    assert abs(before - behind) <= 1
+    assert above + below + kept.shape[0] == height
+
+
+TEXTURE = np.random.default_rng(3).integers(0, 256, (60, 91, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("q", [24, 60, 97])
+@pytest.mark.parametrize("pixels", [TEXTURE, TEXTURE.swapaxes(0, 1)], ids=["wide", "tall"])
+def test_rescaling_is_pillows_bilinear_in_both_directions(pixels: Pixels, q: int) -> None:
+    height, width = rescaled_size(pixels.shape[0], pixels.shape[1], q)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    expected = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    assert np.array_equal(rescale(image, q), expected)
+
+
+def test_bicubic_is_another_filter() -> None:
+    image = Image.fromarray(TEXTURE).resize((46, 30), Image.Resampling.BICUBIC)
+    cubic = rescale(Image.fromarray(TEXTURE), 30, "bicubic")
+    assert np.array_equal(cubic, np.asarray(image))
+    assert not np.array_equal(cubic, rescale(Image.fromarray(TEXTURE), 30))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_an_image_of_the_right_size_stays_as_it_is(interpolation: Interpolation) -> None:
+    assert np.array_equal(rescale(Image.fromarray(TEXTURE), 60, interpolation), TEXTURE)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("q", [7, 50])
+def test_a_constant_image_stays_constant(interpolation: Interpolation, q: int) -> None:
+    pixels = np.full((20, 30, 3), (3, 127, 254), np.uint8)
+    result = rescale(Image.fromarray(pixels), q, interpolation)
+    assert result.shape == (*rescaled_size(20, 30, q), 3)
+    assert np.array_equal(result, np.full_like(result, (3, 127, 254)))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_shrinking_is_antialiased(interpolation: Interpolation) -> None:
+    board = np.indices((80, 80)).sum(axis=0) % 2 * 255
+    pixels = np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8)
+    inner = rescale(Image.fromarray(pixels), 20, interpolation)[2:-2, 2:-2].astype(int)
+    assert np.abs(inner - 127).max() <= 2
+
+
+def test_an_image_that_was_cropped_is_rescaled_without_what_was_cut_off() -> None:
+    strip = np.repeat(TEXTURE[:20], 2, axis=1)
+    kept = crop_extreme(Image.fromarray(strip))
+    assert kept.size == (80, 20)
+    assert np.array_equal(rescale(kept, 33), rescale(Image.fromarray(strip[:, 51:131]), 33))

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vggfeat.report.result import (
+    ClassResult,
+    Example,
+    Result,
+    ResultError,
+    Search,
+    SplitOutcome,
+    StoreUsed,
+    upgraded,
+)
+from vggfeat.report.text import result_text
+
+
+def one_class(name: str, ap: float | None) -> ClassResult:
+    return ClassResult(
+        name=name,
+        c=0.5,
+        train=7,
+        test=0 if ap is None else 5,
+        values={"voc2007": ap, "voc2010": ap},
+        note="no positive in test: no AP" if ap is None else None,
+        curve=() if ap is None else ((0.2, 1.0), (0.6, 0.75), (1.0, ap)),
+        best=(Example(id="a.jpg", score=1.5, label=1), Example(id="b.jpg", score=1.0, label=-1)),
+        worst=(Example(id="broken.jpg", score=-2.0, label=1),),
+        false_positives=(Example(id="b.jpg", score=1.0, label=-1),),
+    )
+
+
+def result(*classes: ClassResult) -> Result:
+    store = StoreUsed(
+        model="vgg16-thin",
+        region="image",
+        weights="random:0",
+        weights_family="random",
+        weights_sha256="w" * 64,
+        path="features/x/descriptors.h5",
+        fingerprint="f" * 64,
+        row_fingerprint="r" * 64,
+        recipe={"net": "vgg16-thin", "profile": "oxford"},
+        images=24,
+        bytes=50_000,
+        mean_norms=(12.5,),
+        unreadable=1,
+        zero=0,
+        cropped=0,
+    )
+    known = [ap for c in classes if (ap := c.values["voc2007"]) is not None]
+    mean = float(np.mean(known))
+    return Result(
+        name="x",
+        recipe={"dataset": "voc2007", "models": ["vgg16-thin"], "scales": [256]},
+        recipe_fingerprint="e" * 64,
+        kind="multi-label",
+        ignored=0,
+        stores=(store,),
+        descriptor_size=512,
+        splits=(
+            SplitOutcome(
+                sizes={"train": 8, "val": 6, "test": 10},
+                search=Search(
+                    measure="voc2007",
+                    grid=(0.25, 0.5, 1.0),
+                    means=(0.3, 0.4, None),
+                    grown=False,
+                    at_edge=False,
+                    fits=9,
+                    not_converged=0,
+                    solver="dual",
+                    gap=5e-4,
+                ),
+                c=(1.0,),
+                means={},
+                counted={"voc2007": len(known), "voc2010": len(known)},
+            ),
+        ),
+        classes=classes,
+        confusion=(),
+        means={"voc2007": mean, "voc2010": mean},
+        deviations={},
+        measure="voc2007",
+        score=mean,
+        warnings=("vgg16-thin has random weights (random:0): a substitute.",),
+        seconds={"fit": 1.25},
+        versions={"torch": "2.15.0"},
+    )
+
+
+SAMPLE = result(one_class("cat", 0.3), one_class("dog", 0.9), one_class("$x^$", None))
+
+
+def test_the_text_has_every_number(tmp_path: Path) -> None:
+    text = result_text(SAMPLE)
+    assert "cat" in text
+    assert "30.00" in text
+    assert "voc2007 60.00 over 2 of 3 classes; descriptors of 512 numbers" in text
+    assert "\ntrain 8, val 6, test 10 images\n" in text
+    assert "C by voc2007 on val: 0.25: 30.00, 0.5: 40.00, 1: –" in text
+    assert "note: vgg16-thin has random weights (random:0): a substitute." in text
+
+
+def test_results_of_format_3_are_read(tmp_path: Path) -> None:
+    """It had a field for each measure of a class; the committed results are of that format."""
+    folder = Path(__file__).resolve().parents[2] / "results"
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_bytes())
+        if document["format_version"] != 3:
+            continue
+        result = Result.read(path)
+        assert result.format_version == 4
+        for record, old in zip(result.classes, document["classes"], strict=True):
+            fields = {"voc2007": "voc2007", "voc2010": "voc2010", "mean_class_recall": "recall"}
+            assert record.values == {name: old[field] for name, field in fields.items()}
+        own = [record.values[result.measure] for record in result.classes]
+        assert result.score == pytest.approx(np.mean([v for v in own if v is not None]))
+        assert f"{100 * (result.score or 0):.2f}" in result_text(result)
+        assert Result.read(result.write(tmp_path)) == result
+
+
+def test_format_3_of_many_labels_has_no_recall(tmp_path: Path) -> None:
+    old = json.loads(SAMPLE.model_dump_json()) | {"format_version": 3}
+    for record in old["classes"]:
+        record |= {**record.pop("values"), "recall": None}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    assert Result.read(path) == SAMPLE
+
+
+@pytest.mark.parametrize("document", [[], 7, None, {}, {"format_version": 3, "classes": [1]}])
+def test_what_is_no_result_is_left_as_it_is(document: object) -> None:
+    assert upgraded(document) is document
+
+
+def test_a_result_is_read_back_and_rubbish_is_refused(tmp_path: Path) -> None:
+    path = SAMPLE.write(tmp_path)
+    assert Result.read(path) == SAMPLE
+    path.write_text('{"name": "x"}')
+    with pytest.raises(ResultError, match="is no result of vggfeat"):
+        Result.read(path)
+    with pytest.raises(ResultError, match="is the result of another recipe"):
+        SAMPLE.write(tmp_path)
+    path.write_text("rubbish")
+    with pytest.raises(ResultError, match="is in the way"):
+        SAMPLE.write(tmp_path)

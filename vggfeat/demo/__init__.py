@@ -1,0 +1,1 @@
+"""The whole main job on an embedded data set."""

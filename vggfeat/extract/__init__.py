@@ -1,1 +1,0 @@
-"""Images to descriptors: decode, rescale, batch, dense forward, pool, mirror."""

@@ -1,0 +1,1 @@
+"""Images to descriptors: which store, what it lacks, and the work."""

@@ -1,0 +1,132 @@
+"""In which portions a net works here, and how long it takes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vggfeat.extraction.job import Budget
+from vggfeat.nets.architectures import Architecture, architecture
+from vggfeat.recipe import Machine, Precision, Recipe, device_names
+from vggfeat.store.layout import StorePlan
+from vggfeat.store.writer import shard_rows
+from vggfeat.weights.find import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+# Measured on 2 cores of a Zen 4: VGG-16 at Q = 256 to 768 with 340 GFLOP/s (counted as by a direct
+# convolution), thin nets with 70. Only shard sizes and estimates hang on these.
+_FLOPS_PER_THREAD = 170e9
+_FLOPS_PER_THREAD_THIN = 35e9
+_FLOPS_PER_GPU = 40e12
+_SECONDS_PER_SCALE = 0.004
+_WINDOW_PIXELS = 1 << 23  # 25 MB of uint8, decoded together; three windows are alive at once
+_BATCH_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # six pairs of 256×341 go together on a CPU
+
+
+_FEWEST_PIXELS = 1 << 16  # a batch never has less: one side of 256×256
+_CANVAS = {"cpu": 32, "cuda": 64}  # pixels; 32 is pool5's stride
+
+
+_BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
+_SHARE_OF_MEMORY = 0.5
+
+
+def budget_of(recipe: Recipe, machine: Machine, model: str, weights: Weights) -> Budget:
+    """Decide in which portions a net describes the images of a store.
+
+    Args:
+        recipe: What is wanted.
+        machine: Where.
+        model: The net.
+        weights: Its own, whose pools decide the size of its maps.
+    """
+    net = architecture(model)
+    execution = execution_of(recipe.precision, machine, net)
+    seconds = row_seconds(recipe, model, weights.profile.ceil_mode, execution)
+    row_bytes = 4 * net.descriptor_size(recipe.tap) * len(recipe.q)
+    return Budget(
+        execution=execution, row_seconds=seconds, shard_rows=shard_rows(seconds, row_bytes)
+    )
+
+
+def execution_of(precision: Precision, machine: Machine, net: Architecture) -> dict[str, Any]:
+    """Decide in which portions, and with how many threads, a net works here."""
+    import torch
+
+    from vggfeat.nets.forms import check_precision, pads, torch_device
+
+    device = torch_device(device_names(machine.device)[0])
+    check_precision(precision, device)
+    padded = pads(net, device, precision)
+    # Of a pixel, while the largest map and the one before it are there. torch keeps a third.
+    pixel_bytes = 4 * net.blocks[0][0].width * (3 if padded else 1.25) + 15
+    batch = _BATCH_PIXELS[device.type]
+    spare = _memory(machine, device, padded=padded) - _BESIDES - 4 * net.parameters
+    return {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "window_pixels": _WINDOW_PIXELS,
+        "batch_pixels": max(_FEWEST_PIXELS, min(batch, int(spare / pixel_bytes))),
+        "canvas": (1 if precision == "int8" else _CANVAS[device.type]) if padded else None,
+        "processor": platform.machine(),
+    }
+
+
+def execution_on(plan: StorePlan, machine: Machine) -> dict[str, Any]:
+    """Return how a net works here on a store in the making: what its plan has fixed, stays."""
+    own = execution_of(plan.recipe["precision"], machine, architecture(plan.recipe["net"]))
+    # of float32 on the CPU the plans of earlier versions fix more than decides a row
+    return own if own["canvas"] is None else {**own, **plan.execution}
+
+
+def deciding(execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an execution decides the last bits of a row."""
+    if execution["canvas"] is not None:
+        return dict(execution)
+    return {name: execution[name] for name in ("device", "processor")}
+
+
+def _memory(machine: Machine, device: torch.device, *, padded: bool) -> float:
+    """Return how many bytes may be used.
+
+    By default what is free counts only where the size of a batch changes no bit of a row.
+    """
+    if machine.memory_bytes is not None:
+        return machine.memory_bytes
+    if device.type == "cuda":
+        import torch
+
+        there: int = torch.cuda.mem_get_info(device)[1]
+    else:
+        pages = os.sysconf("SC_PHYS_PAGES" if padded else "SC_AVPHYS_PAGES")
+        there = pages * os.sysconf("SC_PAGE_SIZE")
+    return _SHARE_OF_MEMORY * there
+
+
+def row_seconds(recipe: Recipe, model: str, ceil: bool, execution: dict[str, Any]) -> float:
+    """Estimate the seconds for one image of 4:3.
+
+    Args:
+        recipe: Says at which scales.
+        model: The net.
+        ceil: Whether its pools round odd sizes up.
+        execution: As from `execution_of`.
+    """
+    macs = sum(
+        architecture(model).multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=recipe.tap)
+        for q in recipe.q
+    )
+    passes = 2 if recipe.mirror else 1
+    thin = architecture(model).fc < 4096
+    cpu = (_FLOPS_PER_THREAD_THIN if thin else _FLOPS_PER_THREAD) * execution["threads"]
+    rate = _FLOPS_PER_GPU if execution["device"] == "cuda" else cpu
+    return 2 * macs * passes / rate + _SECONDS_PER_SCALE * len(recipe.q)
+
+
+def workers(machine: Machine) -> int:
+    """Return the number of decoding threads and fitting processes."""
+    return machine.workers or len(os.sched_getaffinity(0))

@@ -1,0 +1,1 @@
+"""How bytes get here and stay: published whole, hashed once, fetched, unpacked."""

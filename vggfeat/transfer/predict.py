@@ -1,0 +1,231 @@
+"""New images through a trained classifier: described as its training images were, and scored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vggfeat.classify.measures import predicted_class
+from vggfeat.classify.svm import LinearOneVsRest
+from vggfeat.data.records import Dataset, Item, Kind, unlabelled
+from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
+from vggfeat.extraction.calibration import CALIBRATION
+from vggfeat.extraction.fill import described
+from vggfeat.extraction.job import StoreJob
+from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.provide import at_hand
+from vggfeat.nets.architectures import architecture
+from vggfeat.recipe import Machine, Recipe
+from vggfeat.report.result import Result, ResultError, StoreUsed
+from vggfeat.store.layout import PLAN, StorePlan
+from vggfeat.transfer.predictions import Predictions
+from vggfeat.transfer.run import check_stores, recipe_of
+from vggfeat.transfer.samples import fused
+from vggfeat.watch import Watch
+from vggfeat.weights.catalogue import PublishedWeights, published_as
+from vggfeat.weights.find import find_weights
+from vggfeat.weights.local import families
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A classifier, and how the descriptors that it reads are made.
+
+    Attributes:
+        path: Of its result.
+        recipe: Of the training run.
+        stores: Of the training run, one for each net.
+        kind: What the labels were.
+        classifier: The SVMs.
+    """
+
+    path: Path
+    recipe: Recipe
+    stores: tuple[StoreUsed, ...]
+    kind: Kind
+    classifier: LinearOneVsRest
+
+
+def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Trained:
+    """Open a result and one of its classifiers.
+
+    Args:
+        path: The result, `results/<name>.json`, with its classifiers beside it.
+        split: Which classifier, counted from 1, where the data set has several splits.
+        weights: Where the weight files are by now, one for each net; none for where they were.
+
+    Raises:
+        ResultError: If the result is absent or damaged, has no such classifier, or one that reads
+            more than images.
+        ClassifierError: If the classifier is absent, damaged, or another one.
+        RecipeError: If there are not as many weights as nets.
+    """
+    result = Result.read(path)
+    moved = {"weights": list(weights)} if weights else {}
+    recipe = recipe_of(result, f"'{path}'", moved)
+    if any(store.region == "box" for store in result.stores):
+        raise ResultError(
+            f"The classifier of '{path}' reads descriptors of boxes around persons.",
+            "A new image has no boxes.",
+            "Train one on whole images: --regions image.",
+        )
+    check_stores(result, recipe, f"'{path}'")
+    if not result.classifiers:
+        raise ResultError(f"'{path}' names no classifier.", remedy="Run `vggfeat svm` again.")
+    if not 1 <= split <= len(result.classifiers):
+        count = len(result.classifiers)
+        raise ResultError(f"No split {split} in '{path}'.", f"Expected 1 to {count}.")
+    name, digest = list(result.classifiers.items())[split - 1]
+    if len(result.classifiers) > 1:
+        count = len(result.classifiers)
+        _log.info("the classifier of split %d of %d scores (--split): '%s'", split, count, name)
+    classifier = LinearOneVsRest.load(path.parent / Path(name).name, digest)
+    size = classifier.coef.shape[1]
+    if classifier.classes != tuple(c.name for c in result.classes) or not (
+        size == result.descriptor_size == recipe.descriptor_size
+    ):
+        raise ResultError(f"'{path}' and '{name}' do not belong together: other classes or sizes.")
+    return Trained(
+        path=path,
+        recipe=recipe,
+        stores=result.stores,
+        kind=Kind(result.kind),
+        classifier=classifier,
+    )
+
+
+def predict(trained: Trained, items: Sequence[Item], machine: Machine, watch: Watch) -> Predictions:
+    """Describe images as those of the training run were, and score them.
+
+    Rows that complete stores in `machine.cache` hold already are not computed again.
+
+    Args:
+        trained: The classifier.
+        items: n whole images, their ids unique.
+        machine: Where.
+        watch: Told of the progress; may stop it.
+
+    Returns:
+        The scores, in the order of `items`.
+
+    Raises:
+        WeightsError: If a weight file is absent, or another one than that of the training run.
+        StoreNotFoundError: If the calibration of an 8-bit net is not at hand.
+        DatasetError: If no image can be read.
+        ImageReadError: At the first unreadable image, if the machine says "raise".
+        VggfeatError: As the rooms say.
+    """
+    dataset = unlabelled("new images", items)
+    jobs = [_job(trained, used, dataset, machine, watch) for used in trained.stores]
+    row_of = {item.id: row for row, item in enumerate(items)}
+    classes = trained.classifier.classes
+    scores = np.full((len(items), len(classes)), np.nan)
+    errors: dict[str, str] = {}
+    for blocks in described(jobs, machine, watch):
+        rows = [row_of[i] for i in blocks[0].image_id]
+        scores[rows] = trained.classifier.decision_scores(fused(blocks, trained.recipe))
+        errors |= blocks[0].errors
+    if len(errors) == len(items):
+        first, reason = next(iter(errors.items()))
+        wrong = f"None of the {len(items)} images can be read; '{first}': {reason}."
+        raise DatasetError(wrong, remedy="Check the paths.")
+    if errors:
+        _log.warning("%d of %d images are unreadable", len(errors), len(items))
+    return Predictions(
+        classes=classes,
+        ids=tuple(item.id for item in items),
+        scores=scores,
+        predicted=_predicted(scores, classes, trained.kind),
+        errors=errors,
+    )
+
+
+def _predicted(
+    scores: np.ndarray[tuple[int, int], np.dtype[np.float64]], classes: Sequence[str], kind: Kind
+) -> tuple[tuple[str, ...], ...]:
+    if kind is Kind.ONE_CLASS:
+        return tuple((classes[k],) if k >= 0 else () for k in predicted_class(scores))
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return tuple(
+        tuple(classes[k] for k in best if own[k] > 0)
+        for own, best in zip(scores, order, strict=True)
+    )
+
+
+def _job(
+    trained: Trained, used: StoreUsed, dataset: Dataset, machine: Machine, watch: Watch
+) -> StoreJob:
+    """Decide how the net of one store describes new images."""
+    known = published_as(used.weights, used.weights_sha256)
+    profile = trained.recipe.profile if known is None else None  # a published file tells its own
+    source = trained.recipe.weights_of(used.model)
+    if known is not None and not Path(source).is_file():
+        # a family's name stands for any port that is on disk; the classifier wants this one
+        source = str(at_hand(known, machine, watch))
+    values = {"models": (used.model,), "weights": (source,), "profile": profile}
+    recipe = trained.recipe.model_copy(update=values)
+    _check_weights(trained, used, recipe, known)
+    calibrated = _calibrated(trained, used, machine) if recipe.precision == "int8" else None
+    job = plan_store(recipe, machine, dataset, (used.model, "image"), watch, calibrated)
+    for difference in _differences(used.recipe, job.plan.recipe):
+        _log.warning("not quite as in training, %s: %s", used.model, difference)
+    return job
+
+
+def _check_weights(
+    trained: Trained, used: StoreUsed, recipe: Recipe, known: PublishedWeights | None
+) -> None:
+    """Check that the weights of a recipe are here, and those of the training run.
+
+    Raises:
+        WeightsError: If they are not.
+    """
+    [source] = recipe.weights
+    fetching = f"Type `vggfeat weights fetch {known.name}`, or pass" if known else "Pass"
+    expected = f"Expected {used.weights}, sha256 {used.weights_sha256}."
+    remedy = f"{fetching} that file: --weights PATH."
+    named = source in families() or source.startswith("random:")
+    if not named and not Path(source).is_file():
+        wrong = f"The weights of {used.model} that '{trained.path}' needs are not at '{source}'."
+        raise WeightsError(wrong, expected, remedy)
+    found = find_weights(architecture(used.model), source, recipe.profile)
+    if found.sha256 != used.weights_sha256:
+        wrong = (
+            f"'{trained.path}' was trained on other weights of {used.model} than {found.origin} "
+            f"(sha256 {found.sha256[:16]}…)."
+        )
+        raise WeightsError(wrong, expected, remedy)
+
+
+def _calibrated(trained: Trained, used: StoreUsed, machine: Machine) -> Path:
+    """Return the folder of the training run's store, which holds the 8-bit net's calibration.
+
+    Raises:
+        StoreNotFoundError: If it is not there, or another one.
+    """
+    folder = Path(used.path).parent
+    places = [folder, machine.cache / folder.name]
+    for place in places:
+        there = (place / PLAN).is_file() and (place / CALIBRATION).is_file()
+        if there and StorePlan.read(place).row_fingerprint == used.row_fingerprint:
+            return place
+    raise StoreNotFoundError(
+        f"The calibration of the 8-bit net of '{trained.path}' is not at hand.",
+        f"Looked for '{CALIBRATION}' of its store in '{folder}' and in '{places[1]}'.",
+        "Pass --cache with the folder of its stores.",
+    )
+
+
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """Say in which fields the recipe of a row has changed since the training."""
+    return [
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]

@@ -1,0 +1,220 @@
+"""The whole way: a recipe → stores → descriptors → SVMs → a result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.data.records import Kind
+from vggfeat.errors import (
+    DatasetError,
+    RecipeError,
+    StoreNotFoundError,
+    VggfeatError,
+)
+from vggfeat.extraction.find import find_store, tell_near_matches
+from vggfeat.extraction.images import picture
+from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.provide import open_for
+from vggfeat.extraction.workers import extract
+from vggfeat.files.publish import make_folder
+from vggfeat.recipe import Machine, Recipe
+from vggfeat.report.result import (
+    AGAIN,
+    Result,
+    ResultError,
+    check_free,
+    result_path,
+)
+from vggfeat.store.reader import DescriptorStore
+from vggfeat.transfer.fit import fit_and_score, timed
+from vggfeat.transfer.samples import blocks_of, read_sample, used_store
+from vggfeat.transfer.score import (
+    Evaluation,
+    result_of,
+    split_run,
+)
+from vggfeat.watch import Watch
+
+_log = logging.getLogger(__name__)
+
+
+Floats = npt.NDArray[np.float32]
+
+
+def evaluate(
+    recipe: Recipe, machine: Machine, watch: Watch, stores: Sequence[Path] = ()
+) -> Evaluation:
+    """Train and score the SVMs of a recipe; nothing is written.
+
+    Args:
+        recipe: What to do.
+        machine: Where.
+        watch: Told of the progress.
+        stores: One for each net, in place of those that the recipe's images would have; the
+            images need not be on disk then.
+
+    Raises:
+        StoreNotFoundError: If a store is not there.
+        DatasetError: If the data set has no labels, or no image to train with.
+        VggfeatError: As the rooms say.
+    """
+    seconds: dict[str, float] = {}
+    with ExitStack() as opened:
+        held = [opened.enter_context(DescriptorStore.open(path)) for path in stores]
+        _check_described(held, recipe)
+        dataset = open_for(recipe, machine, held[0].ids if held else None)
+        if dataset.kind is Kind.UNLABELLED:
+            raise DatasetError(
+                f"{recipe.dataset!r} has no labels.",
+                "An SVM needs one sub-folder per class.",
+                "`vggfeat extract` alone gives its descriptors.",
+            )
+        for which in recipe.described[len(held) :]:
+            job = plan_store(recipe, machine, dataset, which, watch)
+            try:
+                path = find_store(job, recipe)
+            except StoreNotFoundError:
+                tell_near_matches(job)
+                raise
+            held.append(opened.enter_context(DescriptorStore.open(path)))
+        ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
+        blocks = blocks_of(held, dataset, recipe)
+        used = tuple(used_store(block, ids, recipe) for block in blocks)
+        runs = []
+        for index, split in enumerate(dataset.splits, 1):
+            if len(dataset.splits) > 1:
+                _log.info("split %d of %d", index, len(dataset.splits))
+            with timed(seconds, "read descriptors"):
+                samples = {
+                    part: read_sample(blocks, getattr(split, part), recipe)
+                    for part in ("train", "val", "test")
+                }
+            fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
+            runs.append(split_run(samples, fitted, dataset, recipe))
+    result = result_of(recipe, dataset, used, runs, seconds)
+    return Evaluation(result=result, runs=tuple(runs))
+
+
+def write(evaluation: Evaluation, machine: Machine) -> Path:
+    """Write a result's JSON and its classifiers, one file for each split; return the JSON's path.
+
+    Raises:
+        ResultError: If another recipe's result has that name, or the name is none.
+        PublishError: If something cannot be written.
+    """
+    result = evaluation.result
+    path = result_path(machine.results, result.name)
+    check_free(path, result.recipe_fingerprint)
+    try:
+        if path.exists() and Result.read(path).stores != result.stores:
+            _log.info("'%s' is replaced: the same recipe, on other images", path)
+    except ResultError as error:
+        _log.warning("what stood there is replaced: %s", error)
+    make_folder(machine.results)
+    metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
+    classifiers = {}
+    for index, run in enumerate(evaluation.runs, 1):
+        suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
+        target = path.with_name(f"{result.name}{suffix}.safetensors")
+        classifiers[target.name] = run.fitted.classifier.save(target, metadata)
+    return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
+
+
+def recipe_of(result: Result, source: str, changed: Mapping[str, object] | None = None) -> Recipe:
+    """Return the recipe of a result.
+
+    Args:
+        result: Any result.
+        source: Where it comes from, for messages.
+        changed: Fields that have another value by now.
+
+    Raises:
+        ResultError: If its recipe cannot be.
+        RecipeError: If it cannot be with what has changed.
+    """
+    try:
+        recipe = Recipe.build(result.recipe, source)
+    except RecipeError as error:
+        raise ResultError(str(error), "Expected the recipe of an experiment.", AGAIN) from None
+    return Recipe.build({**result.recipe, **changed}, source) if changed else recipe
+
+
+def check_stores(result: Result, recipe: Recipe, source: str) -> None:
+    """Check that a result names one store for each net and region of its recipe.
+
+    Args:
+        result: Any result.
+        recipe: Its own.
+        source: Where it comes from, for messages.
+
+    Raises:
+        ResultError: If it does not.
+    """
+    held = tuple((store.model, store.region) for store in result.stores)
+    if held != recipe.described:
+        raise ResultError(
+            f"{source} names stores of {', '.join(map(' '.join, held)) or 'no net'}.",
+            f"Its recipe wants {', '.join(map(' '.join, recipe.described))}.",
+            AGAIN,
+        )
+
+
+def write_report(path: Path, machine: Machine) -> Path:
+    """Write the HTML page of a result beside it, with pictures where the images are on disk.
+
+    Where the items are boxes, the pictures show what was described: the whole image with the box
+    drawn on it, or the box alone.
+
+    Args:
+        path: Of the result; the page of `x.json` is `x.html`, whatever name stands in it.
+        machine: Says where data sets are.
+
+    Raises:
+        ResultError: If the result is absent, damaged or of another format.
+        PublishError: If the page cannot be written.
+    """
+    from vggfeat.report.html import write_page
+
+    result = Result.read(path)
+    page = path.with_suffix(".html")
+    try:
+        recipe = recipe_of(result, f"'{path}'")
+        items = {item.id: item for item in open_for(recipe, machine).items}
+    except VggfeatError as error:
+        _log.warning("the page has no pictures: %s", error)
+        write_page(result, page)
+        return page
+    whole = "image" in recipe.regions
+    write_page(result, page, lambda image: picture(items[image], whole=whole))
+    return page
+
+
+def run(recipe: Recipe, machine: Machine, watch: Watch) -> tuple[Path, Path]:
+    """Extract, train, evaluate, and write result and page; what is there is not done again.
+
+    Returns:
+        The paths of the JSON and of the page.
+
+    Raises:
+        VggfeatError: As the steps say.
+    """
+    extract(recipe, machine, watch)
+    path = write(evaluate(recipe, machine, watch), machine)
+    return path, write_report(path, machine)
+
+
+def _check_described(stores: Sequence[DescriptorStore], recipe: Recipe) -> None:
+    """Check that stores that were given by their paths are one for each net and region."""
+    held = tuple((store.recipe["net"], store.recipe.get("region", "image")) for store in stores)
+    if held and held != recipe.described:
+        raise RecipeError(
+            f"The stores hold {', '.join(map(' '.join, held))}.",
+            f"Expected one each, in this order: {', '.join(map(' '.join, recipe.described))}.",
+            "Pass --store so often, or none.",
+        )

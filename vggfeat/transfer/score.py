@@ -1,0 +1,327 @@
+"""From test scores and labels to the numbers of a result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.classify.measures import measures_for, precision_recall, predicted_class
+from vggfeat.classify.svm import undecided
+from vggfeat.data.records import Dataset, Kind, Labels
+from vggfeat.extraction.images import MAX_ASPECT
+from vggfeat.recipe import Recipe, fingerprint
+from vggfeat.report.result import ClassResult, Example, Result, Search, SplitOutcome, StoreUsed
+from vggfeat.transfer.fit import Fitted
+from vggfeat.transfer.samples import Sample
+from vggfeat.version import versions
+
+Scores = npt.NDArray[np.float64]
+
+_EXAMPLES = 6  # best and worst images kept for each class
+_CURVE_POINTS = 200
+
+
+def class_results(
+    names: Sequence[str],
+    c: Sequence[float],
+    train: Labels,
+    test: tuple[Sequence[str], Labels, Scores],
+    kind: Kind,
+    measure: str,
+) -> tuple[ClassResult, ...]:
+    """Return what came out for each class.
+
+    Args:
+        names: K classes.
+        c: The chosen C of each.
+        train: (n, K) labels of train and val, without unreadable images.
+        test: m ids, (m, K) labels and (m, K) scores; NaN scores are absent and rank last.
+        kind: Whether each image has one class.
+        measure: The experiment's own.
+    """
+    ids, labels, scores = test
+    asked = measures_for(one_class=kind is Kind.ONE_CLASS, own=measure)
+    each = {one.name: one.of_classes(scores, labels) for one in asked}
+    results = []
+    for k, name in enumerate(names):
+        positives = int((train[:, k] > 0).sum()), int((labels[:, k] > 0).sum())
+        best, worst, false = _examples(ids, labels[:, k], scores[:, k])
+        results.append(
+            ClassResult(
+                name=name,
+                c=c[k],
+                train=positives[0],
+                test=positives[1],
+                values={name: number(of_class[k]) for name, of_class in each.items()},
+                note=_note(positives, scores[:, k]),
+                curve=_curve(scores[:, k], labels[:, k]),
+                best=best,
+                worst=worst,
+                false_positives=false,
+            )
+        )
+    return tuple(results)
+
+
+def means(
+    labels: Labels, scores: Scores, kind: Kind, measure: str
+) -> tuple[dict[str, float | None], dict[str, int]]:
+    """Return the mean of each measure, and over how many classes it runs.
+
+    Args:
+        labels: (m, K) of the test images.
+        scores: (m, K).
+        kind: Whether each image has one class.
+        measure: The experiment's own, in case it is none of the usual ones.
+    """
+    values: dict[str, float | None] = {}
+    counted: dict[str, int] = {}
+    for one in measures_for(one_class=kind is Kind.ONE_CLASS, own=measure):
+        mean, each = one.of_all(scores, labels)
+        values[one.name], counted[one.name] = number(mean), int((~np.isnan(each)).sum())
+    return values, counted
+
+
+def class_means(splits: Sequence[tuple[ClassResult, ...]]) -> tuple[ClassResult, ...]:
+    """Return each class's first result, its values replaced by the means over splits."""
+    merged = []
+    for of_class in zip(*splits, strict=True):
+        values = {
+            name: _mean([result.values[name] for result in of_class]) for name in of_class[0].values
+        }
+        merged.append(of_class[0].model_copy(update={"values": values}))
+    return tuple(merged)
+
+
+def split_means(
+    splits: Sequence[dict[str, float | None]],
+) -> tuple[dict[str, float | None], dict[str, float]]:
+    """Return mean and sample standard deviation (n − 1) over splits, the latter if there are two.
+
+    A measure that a split does not have has neither.
+    """
+    means: dict[str, float | None] = {}
+    deviations: dict[str, float] = {}
+    for name in splits[0]:
+        values = [value for split in splits if (value := split[name]) is not None]
+        means[name] = _mean([split[name] for split in splits])
+        if len(values) == len(splits) > 1:
+            deviations[name] = float(np.std(values, ddof=1))
+    return means, deviations
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def confusion(labels: Labels, scores: Scores) -> Counter[tuple[int, int]]:
+    """Count how often each class was taken for which, where each image has one.
+
+    Args:
+        labels: (m, K) of the test images.
+        scores: (m, K).
+
+    Returns:
+        (true class, predicted class) → images; −1 is predicted for an image without a score.
+    """
+    pairs = zip(labels.argmax(axis=1).tolist(), predicted_class(scores).tolist(), strict=True)
+    return Counter(pairs)
+
+
+def number(value: float) -> float | None:
+    """Return a number that JSON has: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def _note(positives: tuple[int, int], scores: Scores) -> str | None:
+    if positives[0] == 0:
+        return "no positive in train and val: no classifier, no AP"
+    if positives[1] == 0:
+        return "no positive in test: no AP"
+    if np.isnan(scores).all():
+        return "no negative in train and val: no classifier, no AP"
+    return None
+
+
+def _curve(scores: Scores, labels: Labels) -> tuple[tuple[float, float], ...]:
+    """Return at most some 200 points (recall, precision), those where recall rises."""
+    if np.isnan(scores).all() or not (labels > 0).any():
+        return ()
+    recall, precision = precision_recall(scores, labels)
+    rises = np.flatnonzero(np.diff(recall, prepend=0) > 0)
+    chosen = rises[np.unique(np.linspace(0, len(rises) - 1, _CURVE_POINTS).round().astype(int))]
+    return tuple((float(recall[i]), float(precision[i])) for i in chosen)
+
+
+def _examples(
+    ids: Sequence[str], labels: Labels, scores: Scores
+) -> tuple[tuple[Example, ...], ...]:
+    """Return the best-scored images, the worst-scored positives, and the best-scored negatives."""
+    order = np.argsort(-scores, kind="stable")
+    order = order[~np.isnan(scores[order])]
+    worst = order[labels[order] > 0][::-1]
+
+    def examples(rows: npt.NDArray[np.int64]) -> tuple[Example, ...]:
+        return tuple(
+            Example(id=ids[i], score=float(scores[i]), label=int(labels[i]))
+            for i in rows[:_EXAMPLES]
+        )
+
+    return examples(order), examples(worst), examples(order[labels[order] < 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRun:
+    """What one split has given.
+
+    Attributes:
+        samples: Of train, val and test; their descriptors only where there is one split, since
+            those of several need not fit into memory together.
+        fitted: The search, the classifiers and the test scores.
+        outcome: What a result keeps of it.
+        classes: One for each class.
+        confusion: Counts of (true, predicted) classes; empty where an image has any number.
+    """
+
+    samples: dict[str, Sample]
+    fitted: Fitted
+    outcome: SplitOutcome
+    classes: tuple[ClassResult, ...]
+    confusion: Counter[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A result, and the arrays behind it.
+
+    Attributes:
+        result: What is written.
+        runs: One for each split.
+    """
+
+    result: Result
+    runs: tuple[SplitRun, ...]
+
+
+def split_run(
+    samples: dict[str, Sample], fitted: Fitted, dataset: Dataset, recipe: Recipe
+) -> SplitRun:
+    """Measure what one split has given.
+
+    Args:
+        samples: "train", "val" and "test".
+        fitted: On them.
+        dataset: Their own.
+        recipe: Says by which measure.
+    """
+    search, classifier, scores = fitted.search, fitted.classifier, fitted.scores
+    train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
+    test = samples["test"]
+    values, counted = means(test.labels, scores, dataset.kind, recipe.measure)
+    if len(dataset.splits) > 1:
+        samples = {part: sample.without_descriptors for part, sample in samples.items()}
+    return SplitRun(
+        samples=samples,
+        fitted=fitted,
+        outcome=SplitOutcome(
+            sizes={part: len(sample.ids) for part, sample in samples.items()},
+            search=Search(
+                measure=recipe.measure,
+                grid=search.grid,
+                means=tuple(number(mean) for mean in search.means),
+                grown=search.grown,
+                at_edge=search.at_edge,
+                fits=search.fits + int((~np.isnan(classifier.intercept)).sum()),
+                not_converged=search.not_converged + classifier.not_converged,
+                solver=search.solver,
+                gap=number(max(search.gap, classifier.gap)),
+            ),
+            c=tuple(sorted(set(search.c))),
+            means=values,
+            counted=counted,
+        ),
+        classes=class_results(
+            dataset.classes,
+            search.c,
+            train,
+            (test.ids, test.labels, scores),
+            dataset.kind,
+            recipe.measure or "voc2007",
+        ),
+        confusion=confusion(test.labels, scores) if dataset.kind is Kind.ONE_CLASS else Counter(),
+    )
+
+
+def result_of(
+    recipe: Recipe,
+    dataset: Dataset,
+    stores: tuple[StoreUsed, ...],
+    runs: Sequence[SplitRun],
+    seconds: dict[str, float],
+) -> Result:
+    """Collect what all splits have given.
+
+    Args:
+        recipe: Of the experiment.
+        dataset: Its own.
+        stores: One for each net and region.
+        runs: One for each split.
+        seconds: Time of each step.
+    """
+    outcomes = tuple(run.outcome for run in runs)
+    classes = class_means([run.classes for run in runs])
+    confused = sum((run.confusion for run in runs), Counter[tuple[int, int]]())
+    values, deviations = split_means([outcome.means for outcome in outcomes])
+    identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
+    return Result(
+        name=recipe.file_name(),
+        recipe=recipe.model_dump(mode="json"),
+        recipe_fingerprint=fingerprint({"experiment": identity}),
+        kind=dataset.kind.value,
+        ignored=len(dataset.ignored),
+        stores=stores,
+        descriptor_size=runs[0].fitted.classifier.coef.shape[1],
+        splits=outcomes,
+        classes=classes,
+        confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
+        means=values,
+        deviations=deviations,
+        measure=recipe.measure,
+        score=values.get(recipe.measure),
+        warnings=_warnings(stores, classes, runs),
+        seconds=seconds,
+        versions=versions(),
+    )
+
+
+def _warnings(
+    stores: tuple[StoreUsed, ...],
+    classes: tuple[ClassResult, ...],
+    runs: Sequence[SplitRun],
+) -> tuple[str, ...]:
+    found = []
+    searches = [run.outcome.search for run in runs]
+    for store in stores:
+        if store.substitute:
+            found.append(f"{store.model} has {store.substitute}: a substitute.")
+        lost = {"unreadable": store.unreadable, "with a descriptor of zero": store.zero}
+        found += [f"{n} images are {what} ({store.model})." for what, n in lost.items() if n]
+        if store.cropped:
+            found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
+    found += [f"{c.name}: {c.note}." for c in classes if c.note]
+    if any(mean is None for search in searches for mean in search.means):
+        found.append("No C could be chosen, since no class can be measured on val; it is 1.")
+    names = [c.name for c in classes]
+    for index, run in enumerate(runs, 1):
+        if doubt := undecided(run.fitted.search, names):
+            found.append(f"Split {index}: {doubt}" if len(runs) > 1 else doubt)
+    if any(search.at_edge for search in searches):
+        found.append("A chosen C lies at the edge of the grid.")
+    if failed := sum(search.not_converged for search in searches):
+        found.append(f"{failed} of the SVMs fitted did not converge.")
+    return tuple(dict.fromkeys(found))

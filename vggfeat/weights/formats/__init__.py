@@ -1,0 +1,72 @@
+"""Readers of the published weight files. None of them runs code that a file brings along.
+
+A file's format is recognised by its content (`formats`), never by its name. What C code of others
+has to parse (HDF5, MATLAB, NumPy) is read by a process of its own with bounded memory and time
+(`foreign`). Which names and axes a layout has is data (`layouts`); one check serves all (`checks`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vggfeat.nets.architectures import Architecture
+from vggfeat.weights.formats.sniff import Channels, LayoutName, recognise
+
+if TYPE_CHECKING:  # the process of `foreign` imports this package, and needs no torch
+    from torch import Tensor
+
+__all__ = ["Port", "read", "recognise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """The weights of one file, with what the file says about their preprocessing.
+
+    Attributes:
+        layout: Whose names and axes the file has.
+        channels: The order that conv1_1 reads; None where neither the layout nor the values of
+            conv1_1 tell (torchvision's names are also used for ports of the authors' BGR nets).
+        profile: The preprocessing, None where nothing tells.
+        tensors: As `Layer.tensors` names and shapes them, float32, conv1_1 as in the file.
+    """
+
+    layout: LayoutName
+    channels: Channels | None
+    profile: str | None
+    tensors: dict[str, Tensor]
+
+
+def read(path: Path, net: Architecture) -> Port:
+    """Read a weight file of any format and layout that is known.
+
+    Args:
+        path: A torch file, safetensors, Caffe model, MATLAB file (v5 or v7.3), Keras HDF5 file or
+            NumPy archive.
+        net: The net that it is expected to hold.
+
+    Returns:
+        Every tensor of `net`, finite and float32, axes (out, in, kernel, kernel), fc6's inputs in
+        the order channel, row, column; only conv1_1's channels are as in the file.
+
+    Raises:
+        WeightsError: If the file is damaged, of an unknown format or layout, of another net,
+            without its fully connected layers, or holds values that are not finite; if it is
+            hostile: code, links that leave it, sizes beyond any published net.
+    """
+    from vggfeat.weights.formats.checks import arranged, authors_order
+    from vggfeat.weights.formats.layouts import layout_of
+    from vggfeat.weights.formats.sources import load
+
+    form = recognise(path)
+    found, metadata = load(path, form)
+    layout = layout_of(path, form, found, metadata, net)
+    tensors = arranged(path, layout, found, net)
+    proven = authors_order(net, tensors["conv1_1.weight"])
+    return Port(
+        layout=layout.name,
+        channels=proven or layout.channels,
+        profile=layout.profile or ("oxford" if proven else None),
+        tensors=tensors,
+    )

@@ -1,0 +1,188 @@
+"""The names and axes of each layout, and how a file's layout is recognised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from vggfeat.errors import WeightsError
+from vggfeat.nets.architectures import Architecture
+from vggfeat.weights.formats.sniff import Channels, Format, LayoutName
+
+CONVERTED = "vggfeat-weights 1"  # the format that our own files name in their metadata
+
+_KERAS_LEAF = re.compile(r"(?:.*_)?(?P<kind>W|b|kernel|bias)(?:_\d+)?(?::\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Whose names and axes a file has.
+
+    Attributes:
+        name: Of the layout.
+        names: Gives the file's name of each of our tensors, for a net.
+        channels: The order that conv1_1 reads, where the layout says so.
+        profile: The preprocessing, where the layout says so.
+        inputs_first: Axes are (kernel, kernel, in, out), and a matrix is (in, out) with fc6's
+            inputs in the order row, column, channel; else (out, in, kernel, kernel), (out, in),
+            and channel, row, column.
+        unify: Brings the several styles of names that a layout has into one, in place.
+    """
+
+    name: LayoutName
+    names: Callable[[Architecture], dict[str, str]]
+    channels: Channels | None = None
+    profile: str | None = None
+    inputs_first: bool = False
+    unify: Callable[[Path, dict[str, Tensor]], None] | None = None
+
+
+def wanted(net: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of every tensor of a net."""
+    for layer in net.layers():
+        yield from layer.tensors()
+
+
+def _torch_names(fc: tuple[str, str, str], net: Architecture) -> dict[str, str]:
+    """Number the layers as torchvision's `features` do: ReLUs and pools count as well."""
+    prefixes = dict(zip(("fc6", "fc7", "fc8"), fc, strict=True))
+    norms: dict[str, str] = {}
+    index = 0
+    for number, block in enumerate(net.blocks, 1):
+        for position in range(1, len(block) + 1):
+            prefixes[f"conv{number}_{position}"] = f"features.{index}"
+            norms[f"conv{number}_{position}"] = f"features.{index + 1}"
+            index += 3 if net.batch_norm else 2
+        index += 1
+    parts = {"mean": "running_mean", "variance": "running_var"}
+    names = {}
+    for name, _ in wanted(net):
+        layer, _, part = name.partition(".")
+        if part.startswith("norm."):
+            part = part.removeprefix("norm.")
+            names[name] = f"{norms[layer]}.{parts.get(part, part)}"
+        else:
+            names[name] = f"{prefixes[layer]}.{part}"
+    return names
+
+
+def _keras_names(net: Architecture) -> dict[str, str]:
+    fc = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
+    names = {}
+    for name, _ in wanted(net):
+        layer, _, part = name.partition(".")
+        layer = fc.get(layer, layer.replace("conv", "block").replace("_", "_conv"))
+        names[name] = f"{layer}/{'kernel' if part == 'weight' else part}"
+    return names
+
+
+def _frossard_names(net: Architecture) -> dict[str, str]:
+    suffixes = {"weight": "W", "bias": "b"}
+    names = {}
+    for name, _ in wanted(net):
+        layer, _, part = name.partition(".")
+        names[name] = f"{layer}_{suffixes.get(part, part)}"
+    return names
+
+
+def _own_names(net: Architecture) -> dict[str, str]:
+    return {name: name for name, _ in wanted(net)}
+
+
+def _unify_keras(path: Path, found: dict[str, Tensor]) -> None:
+    """Make "block1_conv1/kernel" of "block1_conv1/block1_conv1_W_1:0" and of its later forms."""
+    for name in list(found):
+        *_, layer, leaf = ["", *name.split("/")]
+        match = _KERAS_LEAF.fullmatch(leaf)
+        if match is None:
+            continue
+        kind = {"W": "kernel", "b": "bias"}.get(match["kind"], match["kind"])
+        if f"{layer}/{kind}" in found:
+            raise WeightsError(f"'{path}' has {layer}/{kind} twice.", "Expected one net.")
+        found[f"{layer}/{kind}"] = found.pop(name)
+
+
+_CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6")
+_JCJOHNSON = ("classifier.1", "classifier.4", "classifier.6")
+_TIMM = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
+_TORCHVISION = Layout(name="torchvision", names=partial(_torch_names, _CLASSIFIER))
+LAYOUTS: dict[LayoutName, Layout] = {  # those that a format brings along
+    "caffe": Layout(name="caffe", names=_own_names, channels="BGR", profile="oxford"),
+    "matconvnet": Layout(
+        name="matconvnet", names=_own_names, channels="RGB", profile="oxford", inputs_first=True
+    ),
+    "keras": Layout(
+        name="keras",
+        names=_keras_names,
+        channels="BGR",
+        profile="oxford",
+        inputs_first=True,
+        unify=_unify_keras,
+    ),
+    "frossard": Layout(  # RGB says its author's page
+        name="frossard", names=_frossard_names, channels="RGB", profile="oxford", inputs_first=True
+    ),
+}
+
+
+def layout_of(
+    path: Path,
+    form: Format,
+    found: dict[str, Tensor],
+    metadata: Mapping[str, str],
+    net: Architecture,
+) -> Layout:
+    """Return the layout of a file, by its format and names.
+
+    Args:
+        path: For messages.
+        form: As `recognise` says.
+        found: Its tensors; Keras' names, of which there are several styles, become one style.
+        metadata: Of a safetensors file.
+        net: The net that is expected.
+
+    Raises:
+        WeightsError: If its names are of no known layout, or it says that it is another net.
+    """
+    if form.layout is not None:
+        layout = LAYOUTS[form.layout]
+        if layout.unify is not None:
+            layout.unify(path, found)
+        return layout
+    if "vggfeat" in metadata.get("format", ""):
+        return _converted(path, metadata, net)
+    if "head.fc.weight" in found or "pre_logits.fc1.weight" in found:
+        return Layout(name="timm", names=partial(_torch_names, _TIMM))
+    if "classifier.1.weight" in found and "classifier.0.weight" not in found:
+        names = partial(_torch_names, _JCJOHNSON)
+        return Layout(name="jcjohnson", names=names, channels="BGR", profile="oxford")
+    if "features.0.weight" in found or not found:
+        return _TORCHVISION
+    some = ", ".join(repr(name) for name in list(found)[:3])
+    raise WeightsError(
+        f"'{path}' has names of no known layout: {some}, …",
+        "Expected torchvision's (features.0.weight …), jcjohnson's, timm's or our own.",
+        "Is it a VGG net, and the bare dictionary of its tensors?",
+    )
+
+
+def _converted(path: Path, metadata: Mapping[str, str], net: Architecture) -> Layout:
+    channels, profile = metadata.get("channels"), metadata.get("profile")
+    if metadata["format"] != CONVERTED or channels not in {"RGB", "BGR"} or not profile:
+        raise WeightsError(
+            f"'{path}' says of itself that it is {metadata['format']!r}, channels {channels!r}.",
+            f"Expected {CONVERTED!r}.",
+            "Convert the original file again.",
+        )
+    if metadata.get("net") != net.name:  # shapes alone do not tell vgg11 from vgg11-lrn
+        raise WeightsError(
+            f"'{path}' does not hold {net.name}: it says that it is {metadata.get('net')!r}.",
+            remedy="Pass its --model, or another file.",
+        )
+    order: Channels = "RGB" if channels == "RGB" else "BGR"
+    return Layout(name="vggfeat", names=_own_names, channels=order, profile=profile)

@@ -1,0 +1,203 @@
+"""The formats of weight files: how each is recognised, read and laid out. No torch here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from vggfeat.errors import WeightsError
+from vggfeat.weights.formats.caffe import begins_a_net
+
+LayoutName = Literal[
+    "torchvision", "jcjohnson", "timm", "caffe", "matconvnet", "keras", "frossard", "vggfeat"
+]
+Channels = Literal["RGB", "BGR"]
+
+_HEAD, _TAIL = 4096, 8
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
+_TABLE_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # at the end of a TensorFlow checkpoint or index
+_LONGEST_HEADER = 100_000_000  # of safetensors, by its specification
+
+_PAGES = ("<!doctype", "<html", "<head", "<?xml", "<!--")
+# What a user may have got hold of instead: first bytes, what that is, what to do.
+_OTHERS = (
+    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
+    (b"BZh", "a bzip2 archive", "Unpack it first."),
+    (b"\xfd7zXZ", "an xz archive", "Unpack it first."),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first."),
+    (b"PK", "a zip archive of something else", "Unpack it first, if it holds a weight file."),
+    (b"\x93NUMPY", "a single NumPy array, or a pickle", "Use the .npz file, or another port."),
+    (b"\x80", "a pickle that is no torch file", "It could run code, so it is never loaded."),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run git lfs pull."),
+    (b"MATLAB", "a MATLAB file of an unknown version", "Save it with -v7 or -v7.3."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One format.
+
+    Attributes:
+        name: In messages, and to the process that reads it.
+        holds: What a file of it is, for messages.
+        begins: Tells by its first bytes (4096 at most) and its size whether a file is one.
+        reader: "module:function" of this package. Of a sandboxed format, path → context manager
+            of its arrays, a list of `plain.Plain`; of any other, path → tensors and metadata, by
+            name.
+        sandboxed: Whether the reader is C code of others, which runs in a process of its own.
+        layout: Whose names and axes its files have, a name in `layouts.LAYOUTS`; None where their
+            names tell.
+    """
+
+    name: str
+    holds: str
+    begins: Callable[[bytes, int], bool]
+    reader: str
+    sandboxed: bool = False
+    layout: LayoutName | None = None
+
+    def load_reader(self) -> Callable[[Path], Any]:
+        """Import `reader`, whose packages are needed for this format only."""
+        module, _, function = self.reader.partition(":")
+        found: Callable[[Path], Any] = getattr(import_module(f"{__package__}.{module}"), function)
+        return found
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    length = int.from_bytes(head[:8], "little")
+    return head[8:9] == b"{" and length <= min(_LONGEST_HEADER, size - 8)
+
+
+def _first_member(head: bytes) -> str:
+    """Return the name of a zip's first entry, which torch and NumPy write in a fixed way."""
+    if not head.startswith(b"PK\x03\x04"):
+        return ""
+    length = int.from_bytes(head[26:28], "little")
+    return head[30 : 30 + length].decode("utf-8", "replace")
+
+
+FORMATS = (  # in the order in which they are tried
+    Format(
+        name="npz",
+        holds="a NumPy archive of weights",
+        begins=lambda head, size: _first_member(head).endswith(".npy"),
+        reader="archive:arrays",
+        sandboxed=True,
+        layout="frossard",
+    ),
+    Format(
+        name="pth",
+        holds="a state dictionary saved by torch.save",
+        begins=lambda head, size: (
+            head.startswith(_LEGACY_TORCH) or _first_member(head).endswith("/data.pkl")
+        ),
+        reader="sources:torch_file",
+    ),
+    Format(
+        name="hdf5",
+        holds="Keras weights in HDF5",
+        begins=lambda head, size: head.startswith(_HDF5),
+        reader="hdf5:keras",
+        sandboxed=True,
+        layout="keras",
+    ),
+    Format(
+        name="mat73",
+        holds="a MatConvNet net",
+        begins=lambda head, size: head.startswith(b"MATLAB 7.3") and head[512:520] == _HDF5,
+        reader="hdf5:matconvnet",
+        sandboxed=True,
+        layout="matconvnet",
+    ),
+    Format(
+        name="mat5",
+        holds="a MatConvNet net",
+        begins=lambda head, size: (
+            head.startswith(b"MATLAB 5.0") and head[126:128] in {b"IM", b"MI"}
+        ),
+        reader="matlab:matconvnet",
+        sandboxed=True,
+        layout="matconvnet",
+    ),
+    Format(
+        name="safetensors",
+        holds="a safetensors file",
+        begins=_is_safetensors,
+        reader="sources:safetensors",
+    ),
+    Format(
+        name="caffemodel",
+        holds="a Caffe model",
+        begins=lambda head, size: begins_a_net(head),
+        reader="sources:caffe",
+        layout="caffe",
+    ),
+)
+
+
+def format_named(name: str) -> Format:
+    """Return the format of that name."""
+    return next(form for form in FORMATS if form.name == name)
+
+
+def recognise(path: Path) -> Format:
+    """Return the format of a file, by its content.
+
+    Args:
+        path: Its name and suffix do not matter.
+
+    Raises:
+        WeightsError: If it is none that is known; says what it is, where that can be seen.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
+            raise WeightsError(f"'{path}' is no regular file.", "Expected a weight file.")
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL))
+            tail = stream.read(_TAIL)
+    except OSError as error:
+        raise WeightsError(
+            f"'{path}' cannot be read: {error.strerror}.", "Expected a weight file."
+        ) from error
+    form = next((form for form in FORMATS if form.begins(head, size)), None)
+    if form is None:
+        what, remedy = _something_else(head, tail)
+        raise WeightsError(
+            f"'{path}' is {what}.",
+            "Expected a torch file, safetensors, caffemodel, .mat, .h5 or .npz.",
+            remedy,
+        )
+    return form
+
+
+def _something_else(head: bytes, tail: bytes) -> tuple[str, str]:
+    for start, what, remedy in _OTHERS:
+        if head.startswith(start):
+            return what, remedy
+    text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
+    signs = (
+        (not head, "empty", "Fetch it again."),
+        (head[257:262] == b"ustar", "a tar archive", "Unpack it first."),
+        (tail == _TABLE_MAGIC, "a TensorFlow checkpoint", "These are not read; use another port."),
+        (text.startswith(_PAGES), "a web page instead of the file", "Fetch it again."),
+        (
+            _is_text(text) and "layer" in text and "{" in text,
+            "a prototxt, which describes a net and has no weights",
+            "Use the .caffemodel.",
+        ),
+        (_is_text(text), "text", "Fetch the weight file itself."),
+        (True, "of no format that is known", "Is it damaged, or cut short at its beginning?"),
+    )
+    return next((what, remedy) for sign, what, remedy in signs if sign)
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() and "".join(text.split()).isprintable()
