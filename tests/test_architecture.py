@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,11 @@ def place(path: Path) -> str:
     return "vggfeat" if parts == ("__init__",) else parts[0]
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, *, top: bool = False) -> set[str]:
     """Return every imported module; of ours with the name, in case it is a module too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -95,6 +97,16 @@ def test_heavy_packages_stay_in_their_rooms(path: Path) -> None:
     for name in {name.partition(".")[0] for name in imports(path)}:
         if name in OUTSIDE:
             assert place(path) in OUTSIDE[name], f"{place(path)} imports {name}"
+
+
+def test_no_two_modules_need_each_other_to_be_loaded() -> None:
+    """What a module imports inside a function does not count: it comes when all are there."""
+    places = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES
+    }
+    places = {name.removesuffix(".__init__"): path for name, path in places.items()}
+    needs = {name: imports(path, top=True) & {*places} - {name} for name, path in places.items()}
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle
 
 
 def test_every_room_is_known() -> None:

@@ -64,12 +64,12 @@ class Draft(_Record):
     """What somebody says of an experiment; each default that no data set decides stands here alone.
 
     Attributes:
-        dataset: A name of `vggfeat.data.names.NAMED`, or "voc:PATH", "folder:PATH", "csv:PATH".
-        models: One net, or several for late fusion.
-        weights: One for all nets or one each: "oxford", "torchvision", "random:SEED" or a path.
+        dataset: One of `vggfeat datasets list`, or voc:PATH, folder:PATH, csv:PATH.
+        models: One net, or several for late fusion; `vggfeat models` lists them.
+        weights: One for all nets or one each: oxford, torchvision, random:SEED or a path.
         profile: Preprocessing of a weight file that does not tell itself, and, where its layout
             leaves it open, the channel order that it reads.
-        scales: S shorter sides Q, pixels; None for the data set's own.
+        scales: S shorter sides Q, pixels, as 256,384,512; None for the data set's own.
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
         resampler: What rescales: Pillow, or torch on the net's device.
@@ -86,7 +86,7 @@ class Draft(_Record):
         difficult: Difficult images in training: left out, or negatives.
         measure: What C is chosen by; None for the data set's own.
         seed: Of the SVM's coordinate order and of a folder's parts.
-        limit: So many images of each part only.
+        limit: So many images each of train, val and test only.
         name: Of the result; None for one made from the recipe.
         paper: The published figure.
         ablation: What it changes in another recipe.
@@ -308,9 +308,9 @@ class Machine(_Record):
         data_root: Where named data sets are looked for.
         cache: Where stores are kept.
         results: Where results are written.
-        device: "auto", "cpu", "cuda" or "cuda:N"; of several, "cuda:0,1", each gets a process.
+        device: auto, cpu, cuda or cuda:N; of several, cuda:0,1, each gets a process.
         workers: Threads that decode images, and processes that fit; None for one per core.
-        memory: That `extract` may use, of the device that computes: "6GB", "512MB"; None for half
+        memory: That `extract` may use, of the device that computes: 6GB, 512MB; None for half
             of what is free, or of all where the size of a batch may change the last bits of a row.
         on_error: What an unreadable image does.
         offline: Fetch nothing that is not on disk.
@@ -385,7 +385,7 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
         remedy = f"Add it{f' (--{_option(field)})' if inner is model else ''}."
         return RecipeError(f"{source} says no {field!r}.", remedy=remedy)
     wrong = f"{field} = {first['input']!r} in {source}."
-    choices = _choices(model, str(first["loc"][0]))
+    choices = allowed(model, str(first["loc"][0]))
     if first["type"] == "literal_error" and isinstance(first["input"], str) and choices:
         return RecipeError(wrong, nearest(first["input"], choices))
     said = first["msg"].replace("Input should be", "Expected")
@@ -408,8 +408,8 @@ def _option(field: str) -> str:
     return {"models": "model"}.get(field, field).replace("_", "-")
 
 
-def _choices(model: type[BaseModel], field: str) -> list[str]:
-    """List the strings that a field's annotation, a Literal or an optional one, allows."""
+def allowed(model: type[BaseModel], field: str) -> list[str]:
+    """List the strings that a field allows: its annotation's, a Literal or an optional one."""
 
     def strings(annotation: object) -> list[str]:
         found: list[str] = []

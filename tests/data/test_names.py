@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vggfeat.data import open_dataset
-from vggfeat.data.catalogue import published, published_dataset
-from vggfeat.data.local import published_for
+from vggfeat.data.catalogue import published, published_dataset, published_for
 from vggfeat.data.names import NAMED, PATTERNS, NamedDataset, Wanted, known, proxy_of, slug
 from vggfeat.data.records import Dataset, Item, Kind, Part, Split
 from vggfeat.errors import RecipeError

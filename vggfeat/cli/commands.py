@@ -11,14 +11,12 @@ import click
 from vggfeat.cli.group import main
 from vggfeat.cli.options import (
     AS_JSON,
-    MACHINE_OPTIONS,
-    RECIPE_OPTIONS,
-    RESULTS_OPTION,
-    built,
-    given,
+    MACHINE,
     machine_of,
-    options_of,
+    machine_options,
     recipe_of,
+    recipe_options,
+    recipe_values,
     result_path,
 )
 from vggfeat.cli.progress import terminal_watch
@@ -30,7 +28,8 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@options_of(RECIPE_OPTIONS, MACHINE_OPTIONS)
+@recipe_options
+@machine_options()
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
 @AS_JSON
 def extract(dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)
@@ -42,7 +41,7 @@ def extract(dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN4
     """
     from vggfeat.extraction.workers import extract as fill_stores
 
-    recipe, machine = recipe_of(options), machine_of(options)
+    recipe, machine = recipe_of(recipe_values(options)), machine_of(options)
     if dry_run:
         print_estimates(recipe, machine, as_json)
         return
@@ -51,7 +50,8 @@ def extract(dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN4
 
 
 @main.command()
-@options_of(RECIPE_OPTIONS, MACHINE_OPTIONS)
+@recipe_options
+@machine_options()
 @click.option(
     "--store",
     "stores",
@@ -69,19 +69,20 @@ def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noq
     """
     from vggfeat.transfer import run as experiment
 
-    values = given(options, RECIPE_OPTIONS)
+    values = recipe_values(options)
     if stores:
         from vggfeat.transfer.given import values_from_stores
 
         values = values_from_stores(stores, values)
-    recipe, machine = built(values), machine_of(options)
+    recipe, machine = recipe_of(values), machine_of(options)
     evaluation = experiment.evaluate(recipe, machine, terminal_watch(), stores)
     print_result(experiment.write(evaluation, machine), as_json)
 
 
 @main.command()
 @click.argument("recipes", nargs=-1, required=True, type=Path, metavar="RECIPE.toml...")
-@options_of(RECIPE_OPTIONS, MACHINE_OPTIONS)
+@recipe_options
+@machine_options()
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
 @AS_JSON
 def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)
@@ -97,7 +98,7 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
     from vggfeat.transfer import run as experiment
 
     machine, watch = machine_of(options), terminal_watch()
-    loaded = [Recipe.from_toml(path, given(options, RECIPE_OPTIONS)) for path in recipes]
+    loaded = [Recipe.from_toml(path, recipe_values(options)) for path in recipes]
     failed = 0
     for source, recipe in zip(recipes, loaded, strict=True):
         try:
@@ -121,7 +122,7 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
 
 @main.command()
 @click.argument("name")
-@options_of(MACHINE_OPTIONS)
+@machine_options()
 def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Write the HTML page of a result beside it; print its path.
 
@@ -152,7 +153,7 @@ def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Mach
     show_default=True,
     help="csv and json have the scores of all classes.",
 )
-@options_of(MACHINE_OPTIONS[1:])
+@machine_options(*(name for name in MACHINE if name != "data_root"))
 def predict(
     images: tuple[Path, ...],
     name: str,
@@ -197,7 +198,7 @@ def predict(
     show_default=True,
 )
 @click.option("--output", type=Path, help="Write them to this file, and print its path.")
-@options_of(RESULTS_OPTION)
+@machine_options("results")
 def tables(which: str, form: str, output: Path | None, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Set our results beside the paper's tables, and ablations beside their base.
 
@@ -242,7 +243,7 @@ def submission() -> None:
 
 @submission.command("write")
 @click.argument("name")
-@options_of(MACHINE_OPTIONS)
+@machine_options()
 def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Write the archive of a result on voc2012 or voc2012-action beside it; print its path.
 
@@ -260,7 +261,7 @@ def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (check
 
 @submission.command("check")
 @click.argument("archive", type=Path)
-@options_of(MACHINE_OPTIONS[:1])
+@machine_options("data_root")
 @AS_JSON
 def submission_check(archive: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Check an archive as the server would, one line for each finding; exit 1 if one is an error.
@@ -288,7 +289,7 @@ def submission_check(archive: Path, as_json: bool, **options: Any) -> None:  # n
 
 
 @main.command()
-@options_of(MACHINE_OPTIONS)
+@machine_options()
 @AS_JSON
 def doctor(as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Say what works here, what is missing, and what to type.

@@ -1,8 +1,15 @@
-"""Options that stand for fields of a recipe or a machine, each by its name."""
+"""Options that stand for fields of a recipe or of a machine; help and default are the field's.
+
+What an option is for stands in the record's docstring, what it may be in the field's type, and its
+default in the record. Only the form of a flag is said here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,114 +21,130 @@ if TYPE_CHECKING:
     from vggfeat.recipe import Machine, Recipe
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-RECIPE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "--dataset",
-        {"help": "voc2007, caltech101, … (`vggfeat datasets list`), or folder:, csv:, voc:PATH."},
-    ),
-    (
-        "--model",
-        {"multiple": True, "metavar": "NAME", "help": "vgg16, vgg19, …; twice is late fusion."},
-    ),
-    (
-        "--weights",
-        {
-            "multiple": True,
-            "metavar": "NAME|PATH",
-            "help": "oxford, torchvision, random:SEED, PATH.",
-        },
-    ),
-    (
-        "--profile",
-        {"help": "Of a file of your own: oxford, torchvision; oxford-bgr or -rgb if asked for."},
-    ),
-    ("--scales", {"metavar": "Q,Q,…", "help": "Shorter sides, pixels, for example 256,384,512."}),
-    ("--mirror/--no-mirror", {"default": None, "help": "Average with the horizontal flip."}),
-    ("--interpolation", {"help": "bilinear or bicubic."}),
-    ("--resampler", {"help": "pillow, or torch on the net's device."}),
-    ("--pooling", {"help": "Odd sizes in the pools: ceil or floor; by default as trained."}),
-    ("--regions", {"metavar": "R,R", "help": "Of boxes: image, box, or image,box for both."}),
-    ("--tap", {"help": "fc7, fc7-linear, fc6 or pool5."}),
-    ("--precision", {"help": "float32, bfloat16; CPU: int8; GPU: tf32, float16."}),
-    ("--aggregate", {"help": "Scales to one descriptor: average, stack or max."}),
-    ("--normalise", {"help": "L2 after the scales are joined, or before as well."}),
-    ("--loss", {"help": "hinge or squared_hinge."}),
-    ("--grid", {"metavar": "C,C,…", "help": "Values of C; by default 2^-4 … 2^7, growing."}),
-    ("--choose-c", {"help": "shared by all classes, or per-class."}),
-    ("--difficult", {"help": "Difficult images in training: ignore, or negative."}),
-    ("--measure", {"help": "What C is chosen by: voc2007, voc2010, mean_class_recall, …"}),
-    ("--seed", {"type": int, "help": "Of the SVM and of a folder's parts."}),
-    ("--limit", {"type": int, "metavar": "N", "help": "N images each of train, val and test."}),
-    ("--name", {"help": "Of the result."}),
-)
 
-
-MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--data-root", {"type": Path, "help": "Where named data sets are."}),
-    ("--cache", {"type": Path, "help": "Where stores are kept."}),
-    ("--results", {"type": Path, "help": "Where results are written."}),
-    ("--device", {"help": "auto, cpu, cuda or cuda:N; several: cuda:0,1."}),
-    ("--workers", {"type": int, "help": "Threads that decode, processes that fit."}),
-    ("--memory", {"metavar": "N[MB|GB]", "help": "That extract may use; half of what is free."}),
-    ("--on-error", {"help": "An unreadable image: record it, or raise."}),
-    (
-        "--offline",
-        {"is_flag": True, "default": None, "help": "Fetch nothing that is not on disk."},
-    ),
-    ("--verify-images", {"is_flag": True, "default": None, "help": "Hash every image again."}),
-)
-
-
-RESULTS_OPTION = tuple(option for option in MACHINE_OPTIONS if option[0] == "--results")
+# Field → what click has to know of its flag; lists are written with commas.
+RECIPE: Mapping[str, Mapping[str, Any]] = {
+    "dataset": {"metavar": "NAME|KIND:PATH"},
+    "models": {"flag": "--model", "multiple": True, "metavar": "NAME"},
+    "weights": {"multiple": True, "metavar": "NAME|PATH"},
+    "profile": {},
+    "scales": {"metavar": "Q,Q,…"},
+    "mirror": {"flag": "--mirror/--no-mirror", "default": None},
+    "interpolation": {},
+    "resampler": {},
+    "pooling": {},
+    "regions": {"metavar": "R,R"},
+    "tap": {},
+    "precision": {},
+    "aggregate": {},
+    "normalise": {},
+    "loss": {},
+    "grid": {"metavar": "C,C,…"},
+    "choose_c": {},
+    "difficult": {},
+    "measure": {},
+    "seed": {"type": int},
+    "limit": {"type": int, "metavar": "N"},
+    "name": {"metavar": "NAME"},
+}
+MACHINE: Mapping[str, Mapping[str, Any]] = {
+    "data_root": {"type": Path},
+    "cache": {"type": Path},
+    "results": {"type": Path},
+    "device": {"metavar": "NAME"},
+    "workers": {"type": int, "metavar": "N"},
+    "memory": {"metavar": "N[MB|GB]"},
+    "on_error": {},
+    "offline": {"is_flag": True, "default": None},
+    "verify_images": {"is_flag": True, "default": None},
+}
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def options_of(*groups: tuple[tuple[str, dict[str, Any]], ...]) -> Callable[[_Command], _Command]:
-    """Add options that all stand for fields; their defaults are the records' own."""
-
-    def decorate(command: _Command) -> _Command:
-        for flag, settings in reversed([option for group in groups for option in group]):
-            name = flag.split("/")[0].removeprefix("--").replace("-", "_")
-            envvar = f"VGGFEAT_{name.upper()}"
-            option = click.option(
-                flag, name, cls=_FieldOption, envvar=envvar, show_envvar=True, **settings
-            )
-            command = option(command)
-        return command
-
-    return decorate
+def recipe_options(command: _Command) -> _Command:
+    """Add an option for every field of a recipe."""
+    return _added(command, RECIPE)
 
 
-class _FieldOption(click.Option):
-    """An option for a field of a record, whose default stands there and is shown by `--help`."""
+def machine_options(*names: str) -> Callable[[_Command], _Command]:
+    """Add options for fields of a machine.
 
-    def get_help_extra(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's own record)
-        from vggfeat.recipe import Machine, Recipe
-
-        extra = super().get_help_extra(ctx)
-        fields = {**Machine.model_fields, **Recipe.model_fields}
-        field = fields["models" if self.name == "model" else str(self.name)]
-        if not field.is_required() and field.default is not None and field.default is not False:
-            several = isinstance(field.default, tuple)
-            extra["default"] = ",".join(field.default) if several else str(field.default)
-        return extra
+    Args:
+        names: Which; none for all.
+    """
+    wanted = {name: MACHINE[name] for name in names or MACHINE}
+    return lambda command: _added(command, wanted)
 
 
-def given(options: dict[str, Any], group: tuple[tuple[str, dict[str, Any]], ...]) -> dict[str, Any]:
-    """Return the fields of a record that were given as options, as the record wants them."""
-    names = {flag.split("/")[0].removeprefix("--").replace("-", "_") for flag, _ in group}
-    values = {k: v for k, v in options.items() if k in names and v is not None and v != ()}
-    for name, kind in (("scales", int), ("grid", float)):
+def recipe_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a recipe that were given, as `Recipe.build` wants them."""
+    values = _given(options, RECIPE)
+    for name, kind in (("scales", int), ("grid", float), ("regions", str)):
         if name in values:
-            values[name] = _numbers(values[name], kind, name)
-    if "regions" in values:
-        values["regions"] = tuple(values["regions"].split(","))
-    if "model" in values:
-        values["models"] = values.pop("model")
+            values[name] = _parts(values[name], kind, name)
     return values
 
 
-def _numbers(text: str, kind: type[int] | type[float], name: str) -> tuple[float, ...]:
+def recipe_of(values: dict[str, Any]) -> Recipe:
+    """Return the recipe of some values; raises as `Recipe.build`."""
+    from vggfeat.recipe import Recipe
+
+    return Recipe.build(values, "the command line")
+
+
+def machine_of(options: Mapping[str, Any]) -> Machine:
+    """Return the machine that options say; raises as `Machine.build`."""
+    from vggfeat.recipe import Machine
+
+    return Machine.build(_given(options, MACHINE))
+
+
+def result_path(name: str, machine: Machine) -> Path:
+    """Return the path of a result that is named, or given by its path."""
+    return Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
+
+
+class _FieldOption(click.Option):
+    """An option for a field of a record; what is said of the field is read when it is asked for."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return flag and help, the latter out of the record's docstring."""
+        self.help = _described()[str(self.name)]
+        return super().get_help_record(ctx)
+
+    def make_metavar(self, ctx: click.Context) -> str:
+        """Return what the field may be, where that is a short list."""
+        choices = [] if self.metavar else _choices_of(str(self.name))
+        return f"[{'|'.join(choices)}]" if choices else super().make_metavar(ctx)
+
+    def get_help_extra(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's own record)
+        """Return click's notes, with the field's default."""
+        extra = super().get_help_extra(ctx)
+        field = _field(str(self.name))
+        default = None if field.is_required() else field.default
+        if default is not None and default is not False:
+            several = isinstance(default, tuple)
+            extra["default"] = ",".join(default) if several else str(default)
+        return extra
+
+
+def _added(command: _Command, fields: Mapping[str, Mapping[str, Any]]) -> _Command:
+    for name, form in reversed(list(fields.items())):
+        settings = dict(form)
+        flag = settings.pop("flag", f"--{name.replace('_', '-')}")
+        variable = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
+        option = click.option(
+            flag, name, cls=_FieldOption, envvar=f"VGGFEAT_{variable}", show_envvar=True, **settings
+        )
+        command = option(command)
+    return command
+
+
+def _given(options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k in fields and v is not None and v != ()}
+
+
+def _parts(text: str, kind: Callable[[str], Any], name: str) -> tuple[Any, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
@@ -129,25 +152,29 @@ def _numbers(text: str, kind: type[int] | type[float], name: str) -> tuple[float
         raise RecipeError(f"--{name} {text!r}.", f"Expected {what}, separated by commas.") from None
 
 
-def recipe_of(options: dict[str, Any]) -> Recipe:
-    """Return the recipe that options say; raises as `Recipe.build`."""
-    return built(given(options, RECIPE_OPTIONS))
+def _field(name: str) -> Any:  # noqa: ANN401  (pydantic's FieldInfo, which is loaded when asked for)
+    from vggfeat.recipe import Draft, Machine
+
+    return {**Machine.model_fields, **Draft.model_fields}[name]
 
 
-def built(values: dict[str, Any]) -> Recipe:
-    """Return the recipe of some values; raises as `Recipe.build`."""
-    from vggfeat.recipe import Recipe
+def _choices_of(name: str) -> list[str]:
+    from vggfeat.classify.measures import MEASURES
+    from vggfeat.recipe import Draft, Machine, allowed
 
-    return Recipe.build(values, "the command line")
-
-
-def machine_of(options: dict[str, Any]) -> Machine:
-    """Return the machine that options say; raises as `Machine.build`."""
-    from vggfeat.recipe import Machine
-
-    return Machine.build(given(options, MACHINE_OPTIONS))
+    if name == "measure":
+        return list(MEASURES)
+    return allowed(Machine if name in MACHINE else Draft, name)
 
 
-def result_path(name: str, machine: Machine) -> Path:
-    """Return the path of a result that is named, or given by its path."""
-    return Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
+@cache
+def _described() -> dict[str, str]:
+    """Return what the records' docstrings say of each field, in the words of a command line."""
+    from vggfeat.recipe import Draft, Machine
+
+    found: dict[str, str] = {}
+    for record in (Draft, Machine):
+        text = inspect.cleandoc(record.__doc__ or "").partition("Attributes:\n")[2]
+        for name, said in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE):
+            found[name] = re.sub(r"\s+", " ", said).replace("; None for ", "; by default ")
+    return found

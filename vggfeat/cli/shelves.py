@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vggfeat.cli.group import main
-from vggfeat.cli.options import AS_JSON, MACHINE_OPTIONS, machine_of, options_of
+from vggfeat.cli.options import (
+    AS_JSON,
+    machine_of,
+    machine_options,
+)
 from vggfeat.cli.progress import terminal_watch
 from vggfeat.cli.show import print_facts, print_rows, print_states
 from vggfeat.errors import RecipeError
@@ -243,7 +247,7 @@ def datasets() -> None:
 
 
 @datasets.command("list")
-@options_of(MACHINE_OPTIONS[:1])
+@machine_options("data_root")
 @AS_JSON
 def datasets_list(as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """List the published data sets, and which of them are on this machine.
@@ -272,7 +276,7 @@ def datasets_list(as_json: bool, **options: Any) -> None:  # noqa: ANN401  (chec
 
 @datasets.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@options_of(MACHINE_OPTIONS[:1])
+@machine_options("data_root")
 def datasets_fetch(names: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Download, unpack and check data sets; print where they are. Goes on where it was cut.
 
@@ -291,7 +295,7 @@ def datasets_fetch(names: tuple[str, ...], **options: Any) -> None:  # noqa: ANN
 
 @datasets.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@options_of(MACHINE_OPTIONS[:1])
+@machine_options("data_root")
 @AS_JSON
 def datasets_verify(names: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Count lists and images, one line each; exit 1 if one is damaged or not whole.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vggfeat.data.local import published_for
 from vggfeat.data.names import NAMED
 from vggfeat.errors import RecipeError, nearest
 from vggfeat.files.examine import RemoteFile
@@ -134,3 +133,9 @@ def published_dataset(name: str) -> PublishedDataset:
         valid = [known for known, record in NAMED.items() if record.published]
         raise RecipeError(f"No published data set {name!r}.", nearest(name, valid))
     return found
+
+
+def published_for(name: str) -> PublishedDataset | None:
+    """Return what is fetched for a data set; None if it is not published, or there is none."""
+    entry = NAMED[name].published if name in NAMED else None
+    return next((dataset for dataset in published() if dataset.name == entry), None)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from vggfeat.data.catalogue import Archive, PublishedDataset, published, published_dataset
-from vggfeat.data.names import NAMED
 from vggfeat.data.records import Dataset
 from vggfeat.errors import DatasetError, DownloadError
 from vggfeat.files.examine import Examined, State, examine
@@ -112,12 +111,6 @@ def verify_dataset(name: str, data_root: Path, watch: Watch | None = None) -> Ex
     remedy = f"; type `mv '{place}' '{place}.old'` and `{command}`"
     kept = "" if found.state is State.GOOD else remedy
     return Examined(state=found.state, detail=f"'{place}': {found.detail}{kept}")
-
-
-def published_for(name: str) -> PublishedDataset | None:
-    """Return what is fetched for a data set; None if it is not published, or there is none."""
-    entry = NAMED[name].published if name in NAMED else None
-    return next((dataset for dataset in published() if dataset.name == entry), None)
 
 
 def _archives(data_root: Path) -> Path:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggfeat.data import open_dataset
-from vggfeat.data.catalogue import PublishedDataset
-from vggfeat.data.local import fetch_dataset, lacking, published_for
+from vggfeat.data.catalogue import PublishedDataset, published_for
+from vggfeat.data.local import fetch_dataset, lacking
 from vggfeat.data.records import Dataset, Kind
 from vggfeat.errors import DatasetNotFoundError, WeightsNotFoundError
 from vggfeat.nets.architectures import architecture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -312,6 +313,11 @@ class Result(_Record):
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise damaged(f"'{path}' is damaged", error) from None
+
+
+def number(value: float) -> float | None:
+    """Return a number that JSON has: None for NaN."""
+    return None if math.isnan(value) else float(value)
 
 
 def result_path(folder: Path, name: str) -> Path:

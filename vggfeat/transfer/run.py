@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from vggfeat.data.records import Kind
 from vggfeat.errors import (
     DatasetError,
@@ -42,9 +39,6 @@ from vggfeat.transfer.score import (
 from vggfeat.watch import Watch
 
 _log = logging.getLogger(__name__)
-
-
-Floats = npt.NDArray[np.float32]
 
 
 def evaluate(

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from vggfeat.classify.aggregate import aggregate, fuse
 from vggfeat.data.records import Dataset, Labels, Part, Regions
 from vggfeat.extraction.images import MAX_ASPECT
 from vggfeat.recipe import Recipe, Region
-from vggfeat.report.result import StoreUsed
+from vggfeat.report.result import StoreUsed, number
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.store.rows import Rows, Status
-from vggfeat.transfer.run import Floats
-from vggfeat.transfer.score import number
 
 _READ_AT_ONCE = 512  # rows of a store
+
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

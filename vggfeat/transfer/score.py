@@ -14,7 +14,15 @@ from vggfeat.classify.svm import undecided
 from vggfeat.data.records import Dataset, Kind, Labels
 from vggfeat.extraction.images import MAX_ASPECT
 from vggfeat.recipe import Recipe, fingerprint
-from vggfeat.report.result import ClassResult, Example, Result, Search, SplitOutcome, StoreUsed
+from vggfeat.report.result import (
+    ClassResult,
+    Example,
+    Result,
+    Search,
+    SplitOutcome,
+    StoreUsed,
+    number,
+)
 from vggfeat.transfer.fit import Fitted
 from vggfeat.transfer.samples import Sample
 from vggfeat.version import versions
@@ -131,11 +139,6 @@ def confusion(labels: Labels, scores: Scores) -> Counter[tuple[int, int]]:
     """
     pairs = zip(labels.argmax(axis=1).tolist(), predicted_class(scores).tolist(), strict=True)
     return Counter(pairs)
-
-
-def number(value: float) -> float | None:
-    """Return a number that JSON has: None for NaN."""
-    return None if np.isnan(value) else float(value)
 
 
 def _note(positives: tuple[int, int], scores: Scores) -> str | None:
