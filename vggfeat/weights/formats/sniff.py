@@ -87,7 +87,7 @@ FORMATS = (  # in the order in which they are tried
         name="npz",
         holds="a NumPy archive of weights",
         begins=lambda head, size: _first_member(head).endswith(".npy"),
-        reader="archive:arrays",
+        reader="numpy:arrays",
         sandboxed=True,
         layout="frossard",
     ),
