@@ -242,7 +242,7 @@ def test_each_class_tells_for_itself_whether_validation_decides(
 
 @pytest.mark.parametrize("measure", ["voc2007", "voc2010", "mean_class_recall"])
 def test_validation_figures_are_those_of_the_exact_solution(measure: str) -> None:
-    """As printed; a gap of 1e-3 misses AP by 0.5 points and recall by 1.6, one of 1e-4 AP by 0.2."""
+    """As printed; a gap of 1e-3 misses AP by 0.5 points, recall by 1.6; one of 1e-4 AP by 0.2."""
     random = np.random.default_rng(37)
     classes = random.integers(0, 3, 120)
     x = np.maximum(random.normal(size=(120, 40)) + np.eye(3, 40)[classes], 0).astype(np.float32)
