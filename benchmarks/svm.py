@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,13 +71,15 @@ def search(
     As `vggfeat svm` does: the Gram matrix is made here, and once more where it gets too coarse.
     """
     found: dict[float, dual.Dual] = {}
-    gram, last = None, None
+    gram: dual.Floats | None = None
+    last: dual.Dual | None = None
     effort = dual.Effort(gap=GAP, seed=0, threads=threads)
     for c in grid:
         each = np.full(y.shape[1], c)
         exact = dual.needs_exact(each, GAP)
         if gram is None or (exact and gram.dtype != np.float64):
             gram = dual.gram_matrix(x, exact=exact)
+            last = last and replace(last, outputs=gram @ (last.alpha * y))
         last = found[c] = dual.solve(gram, (y, each, loss), effort, start=last)
     return found
 
