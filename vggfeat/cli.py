@@ -73,7 +73,7 @@ _MACHINE_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--results", {"type": Path, "help": "Where results are written."}),
     ("--device", {"help": "auto, cpu, cuda or cuda:N; several: cuda:0,1."}),
     ("--workers", {"type": int, "help": "Threads that decode, processes that fit."}),
-    ("--memory", {"metavar": "N[MB|GB]", "help": "That extract may use; half of what is free."}),
+    ("--memory", {"metavar": "N[MB|GB]", "help": "That extract may use; half by default."}),
     ("--on-error", {"help": "An unreadable image: record it, or raise."}),
     (
         "--offline",
