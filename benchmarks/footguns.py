@@ -24,7 +24,7 @@ from PIL import Image
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from benchmarks.common import DATA, cores, tell, write
+from benchmarks.common import DATA, cores, skip, tell, write
 from vggfeat.classify.measures import mean_class_recall
 from vggfeat.extraction.images import crop_extreme, rescale
 from vggfeat.nets.architectures import ARCHITECTURES, Architecture
@@ -163,10 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, default=PHOTOS, help="A folder for each class.")
     parser.add_argument("--weights", type=Path, default=TRUNK)
-    parser.add_argument("--train", type=int, default=5, help="Photos of each class.")
-    parser.add_argument("--test", type=int, default=5, help="Photos of each class.")
+    parser.add_argument("--train", type=int, default=3, help="Photos of each class.")
+    parser.add_argument("--test", type=int, default=3, help="Photos of each class.")
     parser.add_argument("--scale", type=int, default=256)
     options = parser.parse_args()
+    for needed in (options.photos, options.weights):
+        if not needed.exists():
+            skip("footguns", f"no '{needed}'")
+            return
     net = ARCHITECTURES["vgg16"]
     tensors = trunk(options.weights)
     parts = chosen(options.photos, options.train, options.test)

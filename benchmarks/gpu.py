@@ -176,7 +176,7 @@ def svm_rows(device: str, repeat: int, images: int, size: int) -> list[dict[str,
 
 
 def _search_here(x: dual.Floats, y: dual.Doubles, loss: dual.Loss) -> None:
-    svm.search(dual.gram_matrix(x, exact=False), y, loss, threads=cores())
+    svm.search(x, y, loss, threads=cores())
 
 
 def _gaps(x: dual.Floats, y: dual.Doubles, loss: dual.Loss, device: str) -> dual.Doubles:

@@ -212,6 +212,16 @@ def test_the_right_way_is_the_authors(shared: Path) -> None:
     assert next(iter(footguns.WAYS)) == footguns.AS_TRAINED
 
 
+def test_without_photos_or_weights_mistakes_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]
+) -> None:
+    absent = str(tmp_path / "absent")
+    for arguments in (["--photos", absent], ["--photos", str(tmp_path), "--weights", absent]):
+        monkeypatch.setattr("sys.argv", ["footguns", *arguments])
+        footguns.main()
+        assert capsys.readouterr().err == f"skipped: footguns: no '{absent}'\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", footguns.WAYS)
 def test_a_photo_is_described_as_by_the_plain_net(tmp_path: Path, name: str) -> None:

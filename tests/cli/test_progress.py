@@ -99,7 +99,7 @@ def test_the_first_signal_sets_a_flag_and_the_second_ends_the_process(
         import os, signal
         from rich.console import Console
         from vggfeat.errors import Interrupted
-        from vggfeat.progress import TerminalWatch
+        from vggfeat.cli.progress import TerminalWatch
         watch = TerminalWatch(Console(stderr=True))
         watch.heed_signals()
         watch.check("go on")

@@ -379,13 +379,13 @@ def test_killed_again_and_again_the_folder_is_whole_or_not_there(
     code = f"""
         import os, time
         from pathlib import Path
-        from vggfeat.data import published
-        from vggfeat.progress import Watch
+        from vggfeat.data import catalogue, local
+        from vggfeat.watch import Watch
         write = os.write
         os.write = lambda *a: (time.sleep(0.01), write(*a))[1]
         os.sync = lambda: time.sleep(0.02)
-        published._CATALOGUE = Path({str(module._CATALOGUE)!r})
-        published.fetch_dataset("voc2007", Path({str(root)!r}), Watch())
+        catalogue._CATALOGUE = Path({str(module._CATALOGUE)!r})
+        local.fetch_dataset("voc2007", Path({str(root)!r}), Watch())
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     place = root / "VOCdevkit" / "VOC2007"

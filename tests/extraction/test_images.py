@@ -478,10 +478,10 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
 STRICT = """
 import sys
 from pathlib import Path
-from vggfeat.data.split import Item
+from vggfeat.data.records import Item
 from vggfeat.errors import ImageReadError
-from vggfeat.extract.images import decode, read_size
-from vggfeat.sources import FileSource
+from vggfeat.extraction.images import decode, read_size
+from vggfeat.files.sources import FileSource
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     item = Item(path.name, FileSource(path))

@@ -734,8 +734,9 @@ def test_killed_again_and_again_it_arrives_and_nothing_wrong_has_its_name(
     url = server.at("/net.bin", slow)
     code = f"""
         from pathlib import Path
-        from vggfeat.fetch import RemoteFile, fetch
-        from vggfeat.progress import Watch
+        from vggfeat.files.examine import RemoteFile
+        from vggfeat.files.fetch import fetch
+        from vggfeat.watch import Watch
         file = RemoteFile(
             name="net.bin", urls=({url!r},), size=None, digests={{"sha256": {SHA256!r}}}
         )
@@ -766,8 +767,9 @@ def test_killed_again_and_again_it_arrives_and_nothing_wrong_has_its_name(
 _MORTAL = """
 import os, signal, sys
 from pathlib import Path
-from vggfeat.fetch import RemoteFile, fetch
-from vggfeat.progress import Watch
+from vggfeat.files.examine import RemoteFile
+from vggfeat.files.fetch import fetch
+from vggfeat.watch import Watch
 
 calls, kill_at = 0, int(sys.argv[1])
 

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vggfeat.errors import Interrupted, PublishError, UnsafeArchiveError
-from vggfeat.files import unpack as module
+from vggfeat.files import archives
 from vggfeat.files.archives import Limits
 from vggfeat.files.unpack import extract, placing, read_members, unpack
 from vggfeat.watch import Watch
@@ -421,7 +421,7 @@ def test_headers_without_end_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_long_table_of_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_DIRECTORY", 100_000)
+    monkeypatch.setattr(archives, "_DIRECTORY", 100_000)
     data = zip_of({f"{n:0200}": b"" for n in range(600)})
     assert refuse(tmp_path, data) == "its table of contents is too long"
 
@@ -659,8 +659,8 @@ def test_killed_while_unpacking_nothing_has_the_name_and_the_next_run_sweeps(
     code = f"""
         import os, time
         from pathlib import Path
-        from vggfeat.progress import Watch
-        from vggfeat.unpack import unpack
+        from vggfeat.watch import Watch
+        from vggfeat.files.unpack import unpack
         write = os.write
         os.write = lambda *a: (time.sleep(0.001), write(*a))[1]
         unpack(Path({str(archive)!r}), Path({str(tmp_path / "set")!r}), Watch())

@@ -477,7 +477,7 @@ def test_a_file_size_limit_is_a_clear_error_and_nothing_is_lost(tmp_path: Path) 
         sys.path.insert(0, {str(ROOT)!r})
         from tests.support.store_writer import make_plan, make_rows
         from vggfeat.errors import PublishError
-        from vggfeat.store.shards import ShardFolder
+        from vggfeat.store.writer import ShardFolder
         plan = make_plan(rows=400, shard_rows=8)
         shards = ShardFolder(Path({str(tmp_path / "s")!r}), plan)
         for number in shards.claims():

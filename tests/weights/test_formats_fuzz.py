@@ -153,11 +153,11 @@ def test_lengths_that_lie_take_no_memory(tmp_path: Path) -> None:
     assert peak < 64 << 20
 
 
-# --- in the process of `foreign` -----------------------------------------------------------------
+# --- in the process of `sandbox` -----------------------------------------------------------------
 
 READ_ALL = """
 import io, json, sys
-from vggfeat.nets.ports import foreign
+from vggfeat.weights.formats import sandbox
 
 form, memory, target, *paths = sys.argv[1:]
 for path in paths:

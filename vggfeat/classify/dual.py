@@ -44,9 +44,7 @@ _LISTEN = 0.2  # seconds between calls of `check`
 _IDLE = 0.01  # coordinates whose violation is below this share of the largest wait
 # Outputs sum up n terms C·k, each k rounded: up to this C, at a gap of 1e-3, float32 keeps
 # objectives right within a tenth of it (tested); for a smaller gap C has to be as much smaller.
-# Below _COARSE it stalls at any C where the descriptors are of few dimensions.
 _LARGE = 2.0**7
-_COARSE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +95,7 @@ def needs_exact(c: Doubles, gap: float) -> bool:
         c: (K,) penalties.
         gap: The relative duality gap that is wanted.
     """
-    return gap < _COARSE or float(c.max(initial=0)) > _LARGE * min(1, gap / 1e-3)
+    return float(c.max(initial=0)) > _LARGE * min(1, gap / 1e-3)
 
 
 def solve(

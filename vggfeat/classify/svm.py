@@ -13,7 +13,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -357,6 +357,9 @@ class _SharedGram:
         if self._gram is None or (exact and self._gram.dtype != np.float64):
             whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
             self._gram = whole(exact=exact)
+            if self._last is not None:  # its outputs are of the coarser matrix
+                anew: npt.NDArray[np.float64] = self._gram @ (self._last.alpha * self._y)
+                self._last = replace(self._last, outputs=anew)
         settings = self._settings
         problems = (self._y, c[self.learnable], settings.loss)
         if self._admm:

@@ -263,7 +263,8 @@ class RaggedVgg:
         first, length = layer.parts()[0], layer.weight.shape[1]
 
         def multiply(rows: Floats) -> Floats:
-            return np.matmul(rows, layer.weight[first].T)
+            product: Floats = np.matmul(rows, layer.weight[first].T)
+            return product
 
         counts = self._counts.setdefault(layer.weight.shape, RowCounts(multiply, _FC_WINDOWS))
         room = table.reshape(-1)[: _FC_WINDOWS * length].reshape(_FC_WINDOWS, length)

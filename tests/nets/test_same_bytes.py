@@ -118,7 +118,7 @@ def test_other_processors_kernels(processor: str) -> None:
     code = """
 import os
 import random
-from tests.test_same_bytes import check, net, pictures
+from tests.nets.test_same_bytes import check, net, pictures
 check(net("vgg16-thin"), pictures([(224, 229), (230, 224), (241, 263)]), random.Random(0))
 check(net("vgg11"), pictures([(224, 229), (250, 224)]), random.Random(0))
 """
@@ -130,8 +130,8 @@ def test_every_blas_in_use_is_kept_to_one_thread() -> None:
     """numba's multiplies by scipy's, which it would load too late to be limited."""
     code = """
 from threadpoolctl import threadpool_info
-from tests.test_same_bytes import net, pictures
-from vggfeat.nets.ragged import RaggedVgg
+from tests.nets.test_same_bytes import net, pictures
+from vggfeat.nets.winograd import RaggedVgg
 form = RaggedVgg(net(), threads=2, pixels=1)
 form(pictures([(224, 224)]), (0, 0), mirror=False)
 known = {library.filepath for library in form._blas.lib_controllers}
