@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
 from tests.weights.test_find import torchvision_layout
-from vggfeat.data.records import Dataset, Item, unlabelled
+from vggfeat.data.records import Dataset, Item, Kind, Part, Split
 from vggfeat.extraction.plan import plan_store
 from vggfeat.files.sources import FileSource
 from vggfeat.nets import int8
@@ -32,7 +33,17 @@ def files(tmp_path: Path) -> Dataset:
         (tmp_path / name).write_bytes(name.encode())
     boxes = [("a/1", (1, 2, 30, 40)), ("a/2", (5, 5, 9, 9)), ("b/1", (1, 1, 7, 8))]
     items = [Item(i, FileSource(tmp_path / f"{i[0]}.jpg"), box, image=i[0]) for i, box in boxes]
-    return unlabelled("photos", items)
+    images = tuple(item.image or item.id for item in items)
+    nothing = Part(ids=(), labels=np.empty((0, 0), np.int8))
+    ids, labels = tuple(item.id for item in items), np.empty((len(items), 0), np.int8)
+    everything = Part(ids=ids, labels=labels, images=images)
+    return Dataset(
+        name="photos",
+        kind=Kind.UNLABELLED,
+        classes=(),
+        items=tuple(items),
+        splits=(Split(train=nothing, val=nothing, test=everything),),
+    )
 
 
 def planned(
