@@ -34,7 +34,7 @@ def convolved(maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str) -> li
     for job in np.array_split(strips, -(-len(strips) // 4)):
         common = ((source, target), (begins[0], begins[1]), sizes, job)
         flags = (pool != "none", pool == "ceil")
-        tiles = int(sum(-(-sizes[n, 1] // 4) for n, _ in job)) + 5  # rows that nobody needs
+        tiles = int(sum(-(-sizes[n, 1] // 4) for n, _ in job)) + 5
         if side == 3 and channels > 3:
             small = 16 * max(kernels.BLOCK_VALUES, channels, outputs)
             planes = (
@@ -44,7 +44,8 @@ def convolved(maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str) -> li
                 dirty(small),
             )
             layer = kernels.transformed_filter(weight.numpy()), bias.numpy()
-            kernels.winograd(*common, layer, flags, (tiles, 7), planes)
+            places = np.cumsum([2, *(-(-sizes[n, 1] // 4) for n, _ in job)])[:-1]  # of 5 spare rows
+            kernels.winograd(*common[:3], (job, places), layer, flags, (tiles, 7), planes)
         else:
             windows = 4 * int(sizes[:, 1].max()) + 16
             room = dirty(windows * channels * side**2), dirty(windows * outputs)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from torch import Tensor
 from vggfeat.errors import MapTooSmallError
 from vggfeat.nets import winograd_kernels as kernels
 from vggfeat.nets.architectures import WINDOW, Architecture, pool5_size
-from vggfeat.nets.products import RowCounts
+from vggfeat.nets.products import UNIT, RowCounts
 from vggfeat.nets.vgg import DenseVgg
 
 _log = logging.getLogger(__name__)
@@ -28,9 +30,9 @@ Ints = npt.NDArray[np.int64]
 # A job has so many tiles at least, since a product of fewer rows mostly copies its other factor; of
 # few channels so many more that the transformed values are 8 MB.
 _JOB_TILES, _JOB_VALUES = 512, 2_000_000
-_MOST_TILES = 1024  # rows of one product; a job with a wide strip may have more
+_MOST_TILES = 21 * UNIT  # rows of one product; a job with a wide strip may have more
 _DIRECT_WINDOWS = {1: 64, 3: 128}  # rows of each product without Winograd, by the filter's side
-_FC_WINDOWS = 512  # rows of one product with fc6: 51 MB
+_FC_WINDOWS = 10 * UNIT  # rows of one product with fc6: 48 MB
 _FC_PARTS = 8  # into which its columns are cut, for any number of threads
 _FEWEST_CHANNELS = 8  # below, a tile's transform costs more than its products save
 
@@ -198,12 +200,12 @@ class RaggedVgg:
         values = kernels.PRODUCTS * (layer.channels + outputs)
         most = max(_JOB_TILES, _JOB_VALUES // values)
         jobs = _jobs(sizes, most, self._threads)
+        waiting = iter([(strips, *self._places(layer, sizes, strips)) for strips in jobs])
         pool = layer.pool, ceil
-        waiting = iter([(strips, self._rows(layer, sizes[strips[:, 0], 1])) for strips in jobs])
+        weights = layer.filters, layer.bias
 
         def work(scratch: _Scratch) -> None:
-            for strips, rows in waiting:  # whoever is free takes the next
-                weights = layer.filters, layer.bias
+            for strips, places, rows in waiting:  # whoever is free takes the next
                 if layer.side:
                     each = _DIRECT_WINDOWS[layer.side]
                     room = scratch.direct(rows, len(layer.filters), outputs)
@@ -211,64 +213,83 @@ class RaggedVgg:
                         maps, begins, sizes, strips, weights, layer.side, pool, each, room
                     )
                 else:
-                    planes = scratch.winograd(rows, layer.channels, outputs)
                     products = rows, _MOST_TILES
-                    kernels.winograd(maps, begins, sizes, strips, weights, pool, products, planes)
+                    planes = scratch.winograd(rows, layer.channels, outputs)
+                    kernels.winograd(
+                        maps, begins, sizes, (strips, places), weights, pool, products, planes
+                    )
 
         for future in [self._pool.submit(work, scratch) for scratch in self._scratch]:
             future.result()
         return after
 
-    def _rows(self, layer: _Layer, widths: Ints) -> int:
-        """Return how many rows the products of a job have, given the width of each strip."""
-        if layer.side:
-            most, each = kernels.ROWS * int(widths.max()), _DIRECT_WINDOWS[layer.side]
-            return -(-most // each) * each
-        filters = layer.filters[0]
+    def _places(self, layer: _Layer, sizes: Ints, strips: Ints) -> tuple[Ints, int]:
+        """Return where each strip of a job begins in its products, and how many rows these have."""
+        if layer.side:  # each strip has products of its own
+            each = _DIRECT_WINDOWS[layer.side]
+            widest = kernels.ROWS * int(sizes[strips[:, 0], 1].max())
+            return np.zeros(len(strips), dtype=np.int64), _rounded(widest, each)
+        counts = self._rows_of_filter(layer.filters[0])
+        across = _tiles_across(sizes[:, 1])
+        tiles = across * -(-sizes[:, 0] // kernels.ROWS)
+        begins = np.cumsum(_rounded(tiles, counts.period)) - _rounded(tiles, counts.period)
+        places = begins[strips[:, 0]] + strips[:, 1] * across[strips[:, 0]]
+        places -= places[0] // counts.period * counts.period
+        return places, counts.holding(int(places[-1] + across[strips[-1, 0]]))
 
+    def _rows_of_filter(self, other: Floats) -> RowCounts:
         def multiply(rows: Floats) -> Floats:
-            out = np.empty((len(rows), filters.shape[1]), dtype=np.float32)
-            kernels.multiply(rows, filters, out, len(rows))
+            out = np.empty((len(rows), other.shape[1]), dtype=np.float32)
+            kernels.multiply(rows, other, out, len(rows))
             return out
 
-        counts = self._counts.setdefault(filters.shape, RowCounts(multiply, _MOST_TILES))
-        room = np.empty((_MOST_TILES, layer.channels), dtype=np.float32)
-        return counts.holding(int(_tiles_across(widths).sum()), room)
+        size = len(other)
+        if other.shape not in self._counts:  # layers of one shape have them in common
+            self._counts[other.shape] = RowCounts(
+                multiply, _MOST_TILES, size, lambda: np.empty(_MOST_TILES * size, dtype=np.float32)
+            )
+        return self._counts[other.shape]
+
+    def _rows_of_layer(self, layer: _Connected, room: Callable[[], Floats]) -> RowCounts:
+        part, shape = layer.parts()[0], layer.weight.shape
+
+        def multiply(rows: Floats) -> Floats:
+            product: Floats = np.matmul(rows, layer.weight[part].T)
+            return product
+
+        if shape not in self._counts:
+            self._counts[shape] = RowCounts(multiply, _FC_WINDOWS, shape[1], room)
+        return self._counts[shape]
 
     def _fully_connected(self, maps: Sequence[Floats], spare: _Arena) -> Tensor:
         """Return (b, D) averages of fc6 or fc7 over all 7×7 windows of each (h, w, C) map."""
         size = maps[0].shape[2] * WINDOW**2
-        table = spare.room(_FC_WINDOWS * size)[: _FC_WINDOWS * size].reshape(_FC_WINDOWS, size)
+
+        def room() -> Floats:
+            return spare.room(_FC_WINDOWS * size)
+
+        counts = [self._rows_of_layer(layer, room) for layer in self._connected]
+        period = math.lcm(*(c.period for c in counts))
         sums = np.zeros((len(maps), len(self._connected[-1].bias)))
-        for some in _together(maps, _FC_WINDOWS):
-            owners = np.repeat([n for n, *_ in some], [len(columns) for *_, columns in some])
-            rows = [self._windows(layer, len(owners), table) for layer in self._connected]
+        for parts in _together(maps, _FC_WINDOWS, period):
+            last = parts[-1]
+            rows = [
+                c.holding(last.place + len(last.columns)) for c in counts
+            ]  # overwrites the table
+            x = room()[: _FC_WINDOWS * size].reshape(_FC_WINDOWS, size)
             filled = 0
-            for number, top, columns in some:
-                own = maps[number][top : top + WINDOW, columns.start : columns.stop + WINDOW - 1]
-                windows = np.lib.stride_tricks.sliding_window_view(own, WINDOW, axis=1)
-                part = table[filled : filled + len(columns)]
-                part.reshape(len(columns), WINDOW, WINDOW, -1)[:] = windows.transpose(1, 0, 3, 2)
-                filled += len(columns)
-            table[filled : rows[0]] = 0
-            x = table
+            for part in parts:
+                x[filled : part.place] = 0
+                filled = part.place + len(part.columns)
+                _copy_windows(maps[part.map], part, x[part.place : filled])
+            x[filled : rows[0]] = 0
             for layer, count in zip(self._connected, rows, strict=True):
                 x = self._product(x[:count], layer)
-            kernels.add_rows(x, owners, sums)
-        counts = [(len(m) - WINDOW + 1) * (m.shape[1] - WINDOW + 1) for m in maps]
-        return torch.from_numpy(sums / np.array(counts)[:, None])
-
-    def _windows(self, layer: _Connected, count: int, table: Floats) -> int:
-        """Return how many rows the products of a layer have; what is in the table may be lost."""
-        first, length = layer.parts()[0], layer.weight.shape[1]
-
-        def multiply(rows: Floats) -> Floats:
-            product: Floats = np.matmul(rows, layer.weight[first].T)
-            return product
-
-        counts = self._counts.setdefault(layer.weight.shape, RowCounts(multiply, _FC_WINDOWS))
-        room = table.reshape(-1)[: _FC_WINDOWS * length].reshape(_FC_WINDOWS, length)
-        return counts.holding(count, room)
+            for part in parts:
+                own = x[part.place : part.place + len(part.columns)]
+                kernels.add_rows(own, sums[part.map])
+        windows = [(len(m) - WINDOW + 1) * (m.shape[1] - WINDOW + 1) for m in maps]
+        return torch.from_numpy(sums / np.array(windows)[:, None])
 
     def _product(self, x: Floats, layer: _Connected) -> Floats:
         """Return (`_FC_WINDOWS`, K) of (r, L): zeros behind the first r rows."""
@@ -349,6 +370,14 @@ def _begins(sizes: Ints, channels: int) -> Ints:
     return np.concatenate([[0], np.cumsum(sizes.prod(axis=1) * channels)])
 
 
+_Number = TypeVar("_Number", int, Ints)
+
+
+def _rounded(count: _Number, step: int) -> _Number:
+    """Round up to a multiple of a step."""
+    return -(-count // step) * step
+
+
 def _tiles_across(widths: Ints) -> Ints:
     return -(-widths // kernels.ROWS)
 
@@ -364,20 +393,44 @@ def _jobs(sizes: Ints, most_tiles: int, threads: int) -> list[Ints]:
     return [run for run in np.split(strips, np.unique(cuts)) if len(run)]
 
 
-def _together(maps: Sequence[Floats], most: int) -> Iterator[list[tuple[int, int, range]]]:
-    """Group the windows of all maps, `most` at a time: map, row, columns."""
-    some: list[tuple[int, int, range]] = []
-    left = most
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Windows that lie side by side in one map.
+
+    Attributes:
+        map: Number of the map.
+        top: Their first row.
+        columns: The first column of each.
+        place: Row of the table where the first lies.
+    """
+
+    map: int
+    top: int
+    columns: range
+    place: int
+
+
+def _together(maps: Sequence[Floats], most: int, period: int) -> Iterator[list[_Part]]:
+    """Group the windows of all maps, `most` rows at a time; each map begins at a period's begin."""
+    some: list[_Part] = []
+    place = 0
     for number, m in enumerate(maps):
         columns = m.shape[1] - WINDOW + 1
+        place = _rounded(place, period)
         for top in range(len(m) - WINDOW + 1):
             first = 0
             while first < columns:
-                part = range(first, min(columns, first + left))
-                some.append((number, top, part))
-                first, left = part.stop, left - len(part)
-                if not left:
+                if place == most:
                     yield some
-                    some, left = [], most
-    if some:
-        yield some
+                    some, place = [], 0
+                part = range(first, min(columns, first + most - place))
+                some.append(_Part(number, top, part, place))
+                first, place = part.stop, place + len(part)
+    yield some
+
+
+def _copy_windows(m: Floats, part: _Part, table: Floats) -> None:
+    """Write windows of a (h, w, C) map as rows, (r, 49·C)."""
+    rows = m[part.top : part.top + WINDOW, part.columns.start : part.columns.stop + WINDOW - 1]
+    windows = np.lib.stride_tricks.sliding_window_view(rows, WINDOW, axis=1)
+    table.reshape(len(table), WINDOW, WINDOW, -1)[:] = windows.transpose(1, 0, 3, 2)

@@ -10,7 +10,8 @@ place of 144. All others copy their windows (im2col) into products. Bias, ReLU a
 pool are applied while a strip is still in the cache.
 
 No value depends, to the last bit, on what else is in a job: the numbers of rows of all products are
-given, rows that nobody needs are zeros, and everything else is done value by value.
+given, and where in them the tiles of a map lie; rows that nobody needs are zeros; and everything
+else is done value by value.
 """
 
 from __future__ import annotations
@@ -72,14 +73,11 @@ def multiply(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_rows(
-    rows: Floats, owners: Ints, sums: npt.NDArray[np.float64]
-) -> None:  # pragma: no cover  (compiled)
-    """Add each (n, K) row to its owner's sum (m, K), one after the other."""
-    for n in range(len(owners)):
-        own, row = sums[owners[n]], rows[n]
-        for p in range(len(row)):
-            own[p] += row[p]
+def add_rows(rows: Floats, total: npt.NDArray[np.float64]) -> None:  # pragma: no cover  (compiled)
+    """Add (n, K) rows to a sum (K,), one after the other."""
+    for n in range(len(rows)):
+        for p in range(len(total)):
+            total[p] += rows[n, p]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -87,7 +85,7 @@ def winograd(
     maps: tuple[Floats, Floats],
     starts: tuple[Ints, Ints],
     sizes: Ints,
-    strips: Ints,
+    strips: tuple[Ints, Ints],
     layer: tuple[Floats, Floats],
     pool: tuple[bool, bool],
     rows_of_products: tuple[int, int],
@@ -99,10 +97,11 @@ def winograd(
         maps: Flat input and output.
         starts: (n,) where each map begins, in both.
         sizes: (n, 2) height and width of the input maps.
-        strips: (s, 2) map and number of each strip.
+        strips: (s, 2) map and number of each strip, and (s,) the row of the products that its first
+            tile has.
         layer: Transformed filter (36, C, K) and bias (K,).
         pool: Whether 2×2 maxima are taken, and whether their number is rounded up.
-        rows_of_products: Of all together, no fewer than there are tiles, and of each but the last.
+        rows_of_products: Of all together, what no strip takes included, and of each but the last.
         scratch: Two times 36 planes for the tiles' values before and after the products, and two
             small ones.
     """
@@ -110,17 +109,20 @@ def winograd(
     filters, bias = layer
     before, after, small, rows = scratch
     channels, outputs = filters.shape[1], filters.shape[2]
+    runs, places = strips
     tiles = 0
-    for s in range(len(strips)):
-        height, width = sizes[strips[s, 0], 0], sizes[strips[s, 0], 1]
-        start = starts[0][strips[s, 0]]
+    for s in range(len(runs)):
+        height, width = sizes[runs[s, 0], 0], sizes[runs[s, 0], 1]
+        start = starts[0][runs[s, 0]]
         x = source[start : start + height * width * channels].reshape(height, width * channels)
         across = (width + ROWS - 1) // ROWS
         step = max(1, BLOCK_VALUES // channels)
+        for i in range(PRODUCTS):
+            before[i, tiles * channels : places[s] * channels] = 0
         for first in range(0, across, step):
             count = min(step, across - first)
-            _tiles_in(x, strips[s, 1], first, count, channels, before, tiles + first, small)
-        tiles += across
+            _tiles_in(x, runs[s, 1], first, count, channels, before, places[s] + first, small)
+        tiles = places[s] + across
     whole, each = rows_of_products
     for i in range(PRODUCTS):
         before[i, tiles * channels : whole * channels] = 0
@@ -130,25 +132,23 @@ def winograd(
             after[i, : whole * outputs].reshape(whole, outputs),
             each,
         )
-    tiles = 0
-    for s in range(len(strips)):
-        height, width = sizes[strips[s, 0], 0], sizes[strips[s, 0], 1]
+    for s in range(len(runs)):
+        height, width = sizes[runs[s, 0], 0], sizes[runs[s, 0], 1]
         across = (width + ROWS - 1) // ROWS
         step = max(1, BLOCK_VALUES // outputs)
         for first in range(0, across, step):
             count = min(step, across - first)
             part = rows[: ROWS * ROWS * count * outputs].reshape(ROWS, ROWS * count, outputs)
-            _tiles_out(after, tiles + first, count, outputs, small, part)
+            _tiles_out(after, places[s] + first, count, outputs, small, part)
             _finish(
                 part,
                 bias,
                 target,
-                starts[1][strips[s, 0]],
+                starts[1][runs[s, 0]],
                 (height, width),
-                (ROWS * strips[s, 1], ROWS * first),
+                (ROWS * runs[s, 1], ROWS * first),
                 pool,
             )
-        tiles += across
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -169,7 +169,7 @@ def direct(
         maps: As in `winograd`.
         starts: As in `winograd`.
         sizes: As in `winograd`.
-        strips: As in `winograd`.
+        strips: (s, 2) map and number of each strip.
         layer: Unrolled filter (side·side·C, K) and bias (K,).
         side: Of the filter, 1 or 3.
         pool: As in `winograd`.
