@@ -104,7 +104,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Copy:
             step.take(folder)
     _flowers(folder / "flowers")
     _lines(folder / "net.lines")
-    said = defaultdict(str)
+    said: dict[str, str] = defaultdict(str)
     environment = {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
     for section in MOST_FILES:
         for words in commands(section):
