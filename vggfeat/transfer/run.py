@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -111,7 +111,8 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     except ResultError as error:
         _log.warning("what stood there is replaced: %s", error)
     make_folder(machine.results)
-    metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
+    described = result.recipe.model_dump(mode="json")
+    metadata = {"recipe": described, "stores": [s.recipe for s in result.stores]}
     classifiers = {}
     for index, run in enumerate(evaluation.runs, 1):
         suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
@@ -120,41 +121,22 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
 
 
-def recipe_of(result: Result, source: str, changed: Mapping[str, object] | None = None) -> Recipe:
-    """Return the recipe of a result.
-
-    Args:
-        result: Any result.
-        source: Where it comes from, for messages.
-        changed: Fields that have another value by now.
-
-    Raises:
-        ResultError: If its recipe cannot be.
-        RecipeError: If it cannot be with what has changed.
-    """
-    try:
-        recipe = Recipe.build(result.recipe, source)
-    except RecipeError as error:
-        raise ResultError(str(error), "Expected the recipe of an experiment.", AGAIN) from None
-    return Recipe.build({**result.recipe, **changed}, source) if changed else recipe
-
-
-def check_stores(result: Result, recipe: Recipe, source: str) -> None:
+def check_stores(result: Result, source: str) -> None:
     """Check that a result names one store for each net and region of its recipe.
 
     Args:
         result: Any result.
-        recipe: Its own.
         source: Where it comes from, for messages.
 
     Raises:
         ResultError: If it does not.
     """
     held = tuple((store.model, store.region) for store in result.stores)
-    if held != recipe.described:
+    wanted = result.recipe.described
+    if held != wanted:
         raise ResultError(
             f"{source} names stores of {', '.join(map(' '.join, held)) or 'no net'}.",
-            f"Its recipe wants {', '.join(map(' '.join, recipe.described))}.",
+            f"Its recipe wants {', '.join(map(' '.join, wanted))}.",
             AGAIN,
         )
 
@@ -178,13 +160,12 @@ def write_report(path: Path, machine: Machine) -> Path:
     result = Result.read(path)
     page = path.with_suffix(".html")
     try:
-        recipe = recipe_of(result, f"'{path}'")
-        items = {item.id: item for item in open_for(recipe, machine).items}
+        items = {item.id: item for item in open_for(result.recipe, machine).items}
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)
         write_page(result, page)
         return page
-    whole = "image" in recipe.regions
+    whole = "image" in result.recipe.regions
     write_page(result, page, lambda image: picture(items[image], whole=whole))
     return page
 

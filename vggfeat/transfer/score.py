@@ -283,7 +283,7 @@ def result_of(
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
     return Result(
         name=recipe.file_name(),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe,
         recipe_fingerprint=fingerprint({"experiment": identity}),
         kind=dataset.kind.value,
         ignored=len(dataset.ignored),

@@ -21,7 +21,7 @@ from vggfeat.files.unpack import read_members
 from vggfeat.recipe import Machine
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.store.reader import DescriptorStore
-from vggfeat.transfer.run import check_stores, recipe_of
+from vggfeat.transfer.run import check_stores
 from vggfeat.transfer.samples import blocks_of, read_sample
 from vggfeat.transfer.voc_server import (
     ROOT,
@@ -91,8 +91,8 @@ def scored_again(path: Path, machine: Machine) -> Scored:
         raise ResultError(f"'{path}' names {count} files of classifiers.", "Expected one.")
     [(name, sha256)] = result.classifiers.items()
     classifier = LinearOneVsRest.load(path.parent / Path(name).name, sha256)
-    recipe = recipe_of(result, f"'{path}'")
-    check_stores(result, recipe, f"'{path}'")
+    recipe = result.recipe
+    check_stores(result, f"'{path}'")
     with ExitStack() as opened:
         held = [opened.enter_context(_opened(used, machine)) for used in result.stores]
         dataset = open_for(recipe, machine, held[0].ids)
@@ -164,7 +164,7 @@ def submit(path: Path, machine: Machine) -> Path:
 
 def _task_of(result: Result) -> Task:
     """Return what a result is submitted to, if it can be."""
-    recipe = recipe_of(result, f"'{result.name}'")
+    recipe = result.recipe
     if recipe.dataset not in _TASKS:
         official = proxy_of(recipe.dataset)
         remedy = f"Run the same recipe on {official!r}." if official in _TASKS else ""
