@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from tests.support import results
 from tests.transfer import test_submit
-from vggfeat.classify.svm import LinearOneVsRest
+from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.cli import main
 from vggfeat.data.records import Kind
 from vggfeat.errors import ClassifierError

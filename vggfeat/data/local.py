@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vggfeat.data.catalogue import Archive, PublishedDataset, published, published_dataset
-from vggfeat.data.records import Dataset
+from vggfeat.data.records import PARTS, Dataset
 from vggfeat.errors import DatasetError, DownloadError
 from vggfeat.files.examine import Examined, State, examine
 from vggfeat.files.fetch import fetch
@@ -27,7 +27,7 @@ def lacking(dataset: Dataset) -> str:
     whole = {one.name: one for one in published()}.get(dataset.name)
     if whole is None:
         return ""
-    parts = {part: getattr(dataset.splits[0], part).ids for part in ("train", "val", "test")}
+    parts = {part: getattr(dataset.splits[0], part).ids for part in PARTS}
     images = dataset.of_region("image")
     found = {part: len(set(images.rows(ids))) for part, ids in parts.items()}
     short = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.measures import predicted_class
-from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data.records import Dataset, Item, Kind, unlabelled
 from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
 from vggfeat.extraction.calibration import CALIBRATION

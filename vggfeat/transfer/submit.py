@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from vggfeat.classify.svm import LinearOneVsRest
+from vggfeat.classify.linear import LinearOneVsRest
+from vggfeat.classify.measures import Scores
 from vggfeat.data import action, open_dataset, voc
 from vggfeat.data.names import proxy_of
 from vggfeat.errors import DatasetNotFoundError, StoreNotFoundError, UnsafeArchiveError
@@ -35,7 +35,6 @@ from vggfeat.transfer.voc_server import (
 
 _log = logging.getLogger(__name__)
 
-Scores = npt.NDArray[np.float64]
 
 # A complete archive of both tasks has 30 files and 10 MB.
 _LIMITS = Limits(members=1_000, member_bytes=8 << 20, total_bytes=64 << 20)
