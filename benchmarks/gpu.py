@@ -30,6 +30,7 @@ from benchmarks.drift import precisions
 from benchmarks.extract import measure_losses, recipe_values, shuffled_images
 from vggfeat.classify import dual
 from vggfeat.classify.admm import Admm
+from vggfeat.classify.measures import Doubles, Floats
 from vggfeat.classify.svm import DEFAULT_GRID
 from vggfeat.demo.images import make_voc
 from vggfeat.nets.architectures import architecture
@@ -175,11 +176,11 @@ def svm_rows(device: str, repeat: int, images: int, size: int) -> list[dict[str,
     return rows
 
 
-def _search_here(x: dual.Floats, y: dual.Doubles, loss: dual.Loss) -> None:
+def _search_here(x: Floats, y: Doubles, loss: dual.Loss) -> None:
     svm.search(x, y, loss, threads=cores())
 
 
-def _gaps(x: dual.Floats, y: dual.Doubles, loss: dual.Loss, device: str) -> dual.Doubles:
+def _gaps(x: Floats, y: Doubles, loss: dual.Loss, device: str) -> Doubles:
     """Search for C on a device; return the gap of every SVM."""
     solver, last, gaps = Admm(x, device), None, []
     for c in DEFAULT_GRID:

@@ -26,6 +26,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from benchmarks import common
 from vggfeat.classify import dual
+from vggfeat.classify.measures import Doubles, Floats
 from vggfeat.classify.svm import DEFAULT_GRID
 
 LOSSES: tuple[dual.Loss, ...] = ("squared_hinge", "hinge")
@@ -33,7 +34,7 @@ GAP = 1e-4  # as of `vggfeat svm` with so many images; with fewer than 3,000 it 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 
 
-def problem(n: int, size: int, classes: int, *, share: float = 0.07) -> tuple[Any, dual.Doubles]:
+def problem(n: int, size: int, classes: int, *, share: float = 0.07) -> tuple[Any, Doubles]:
     """Return (n, size) float32 unit rows, and (n, classes) labels that they tell in part.
 
     Args:
@@ -53,15 +54,15 @@ def problem(n: int, size: int, classes: int, *, share: float = 0.07) -> tuple[An
     return x, np.where(wanted > np.quantile(wanted, 1 - share, axis=0), 1.0, -1.0)
 
 
-def objective(x: Any, y: dual.Doubles, c: float, loss: dual.Loss, w: Any, b: float) -> float:  # noqa: ANN401  (arrays)
+def objective(x: Any, y: Doubles, c: float, loss: dual.Loss, w: Any, b: float) -> float:  # noqa: ANN401  (arrays)
     """Return ½‖w‖² + ½b² + C Σ loss, in float64."""
     slack = np.maximum(0, 1 - y * (x @ w + b))
     return float((w @ w + b * b) / 2 + c * (slack if loss == "hinge" else slack**2).sum())
 
 
 def search(
-    x: dual.Floats,
-    y: dual.Doubles,
+    x: Floats,
+    y: Doubles,
     loss: dual.Loss,
     grid: tuple[float, ...] = DEFAULT_GRID,
     threads: int = 2,
@@ -71,7 +72,7 @@ def search(
     As `vggfeat svm` does: the Gram matrix is made here, and once more where it gets too coarse.
     """
     found: dict[float, dual.Dual] = {}
-    gram: dual.Floats | None = None
+    gram: Floats | None = None
     last: dual.Dual | None = None
     effort = dual.Effort(gap=GAP, seed=0, threads=threads)
     for c in grid:
@@ -91,9 +92,7 @@ def seconds_of_search(*given: Any) -> float:  # noqa: ANN401  (those of `search`
     return round(time.perf_counter() - begin, 3)
 
 
-def against_others(
-    x: dual.Floats, y: dual.Doubles, loss: dual.Loss, classes: int
-) -> dict[str, Any]:
+def against_others(x: Floats, y: Doubles, loss: dual.Loss, classes: int) -> dict[str, Any]:
     """Return seconds per fit of ours and of scikit-learn's, and the objectives that ours reaches.
 
     Args:
@@ -160,7 +159,7 @@ def caltech256(n: int, size: int, classes: int) -> dict[str, Any]:
     return {"problem": f"{n} × {size} × {classes}, C = 1", **figures, "peak RSS GB": peak / 1e9}
 
 
-def growth(x: dual.Floats, y: dual.Doubles) -> list[dict[str, Any]]:
+def growth(x: Floats, y: Doubles) -> list[dict[str, Any]]:
     """Return series of seconds of the search, hinge, with its Gram matrix."""
     n, grid = len(x), DEFAULT_GRID
     few = (n // 4, n // 2, n)

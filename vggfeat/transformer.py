@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
+from vggfeat.classify.aggregate import Descriptors
 from vggfeat.data.folder import item_id
 from vggfeat.data.records import Dataset, Item, unlabelled
 from vggfeat.errors import (
@@ -36,7 +36,6 @@ from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.samples import Block, fused, read_fused
 from vggfeat.watch import Watch
 
-Floats = npt.NDArray[np.float32]
 ImageLike = str | os.PathLike[str] | Image.Image | Pixels
 
 _DATASET = "folder:images"  # a recipe wants one; it decides the default scales and their use
@@ -136,7 +135,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self._machine()
         return self
 
-    def transform(self, X: Iterable[ImageLike]) -> Floats:
+    def transform(self, X: Iterable[ImageLike]) -> Descriptors:
         """Describe n images.
 
         Args:
@@ -161,7 +160,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             describe = _not_kept if self.cache is None else _kept
             x = describe(dataset, recipe, machine)
         row_of = {item.id: row for row, item in enumerate(dataset.items)}
-        ordered: Floats = x[[row_of[item.id] for item in items]]
+        ordered: Descriptors = x[[row_of[item.id] for item in items]]
         return ordered
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -205,7 +204,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         return Machine.build(values if cache is None else {**values, "cache": Path(cache)})
 
 
-def _not_kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Floats:
+def _not_kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors:
     """Describe images in memory; no store is looked into."""
     jobs = []
     for which in recipe.described:
@@ -214,7 +213,7 @@ def _not_kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Floats:
     return np.concatenate([fused(rows, recipe) for rows in described(jobs, machine, Watch())])
 
 
-def _kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Floats:
+def _kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors:
     """Read images' descriptors from stores, which are made where they are not there."""
     ids = [item.id for item in dataset.items]
     with ExitStack() as opened:

@@ -16,10 +16,10 @@ from safetensors.numpy import save
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify import dual, svm
+from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.measures import MEASURES, Measure, average_precision, predicted_class
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
-    LinearOneVsRest,
     SvmSettings,
     choose_c,
     fit,

@@ -27,6 +27,13 @@ def test_what_is_missing_says_what_to_type(tmp_path: Path) -> None:
     assert "cores" in report["processor"].detail
 
 
+def test_a_remedy_is_not_looked_for_in_the_text(tmp_path: Path) -> None:
+    root = tmp_path / "left; type this"  # a folder of the user's may be called so
+    finding = found(Machine(data_root=root, cache=tmp_path))["voc2007"]
+    assert finding.detail == f"not below '{root}'"
+    assert finding.remedy == f"type `vggfeat datasets fetch voc2007 --data-root '{root}'`"
+
+
 def test_what_is_there_is_counted(shared: Path, tmp_path: Path) -> None:
     report = found(Machine(data_root=shared / "voc2007-mini", cache=tmp_path))
     assert report["voc2007"].state == "partial"

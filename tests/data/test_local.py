@@ -156,8 +156,8 @@ def catalogue(host: str, shelf: Path) -> str:
 
 def found(name: str, root: Path) -> tuple[State, str]:
     examined = verify_dataset(name, root)
-    assert "\n" not in examined.detail
-    return examined.state, examined.detail
+    assert "\n" not in examined.line
+    return examined.state, examined.line
 
 
 # --- the catalogue itself -----------------------------------------------------------------------

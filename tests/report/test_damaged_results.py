@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from tests.support import results
 from tests.transfer import test_submit
-from vggfeat.classify.svm import LinearOneVsRest
+from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.cli import main
 from vggfeat.data.records import Kind
 from vggfeat.errors import ClassifierError
@@ -213,7 +213,13 @@ def test_every_field_and_every_kind_of_damage(
         (("name",), '"../up"', "'name' is '../up'. Expected letters, digits and '._-', a letter"),
         (("name",), '"/abs"', "'name' is '/abs'. Expected letters, digits"),
         (("classifiers",), '{"../x": "a"}', "is '../x'. Expected letters, digits and '._-'"),
-        (("recipe",), '{"scales": 5}', "'recipe' is not sound. Expected a list as 'scales'."),
+        (("recipe", "scales"), "5", "scales = 5 in its recipe. Expected a list in square br"),
+        (("recipe",), "[]", "'recipe' is a list. Expected a table of named values."),
+        (("recipe", "tap"), '"fc9"', "tap = 'fc9' in its recipe. Did you mean 'fc6'? Valid: "),
+        (("recipe", "paper", "value"), "null", "paper.value = None in its recipe. Expected a num"),
+        (("recipe", "paper"), "{}", "its recipe says no 'paper.table'. Add it."),
+        (("recipe", "ablation"), '{"base": "b"}', "its recipe says no 'ablation.question'. Ad"),
+        (("recipe", "dataset"), f'"{"x" * 5000}"', "Unknown data set 'xxxx"),
         (("recipe", "paper", "row"), '[[["x"]]]', "Expected at most 4 levels of lists and tables."),
         (("recipe", "dataset"), '"a\\u0000b"', "Expected text without a NUL."),
         (("recipe", "paper", "value"), "9" * 400, "Expected finite numbers below 9,007,199,254,"),
@@ -350,9 +356,9 @@ def test_stores_that_are_not_the_recipe_s_are_refused(real: Real, tmp_path: Path
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"difficult": True}, "difficult = True in 'PATH'. Expected 'ignore' or 'negative'."),
-        ({"models": ["vgg16-thin", None]}, "models.1 = None in 'PATH'. Expected text."),
-        ({"colour": "red"}, "Unknown field 'colour' in 'PATH'."),
+        ({"difficult": True}, "difficult = True in its recipe. Expected 'ignore' or 'negative'."),
+        ({"models": ["vgg16-thin", None]}, "models.1 = None in its recipe. Expected text."),
+        ({"colour": "red"}, "Unknown field 'colour' in its recipe."),
         ({"scales": [1]}, "Scale Q = 1."),
     ],
 )
@@ -361,11 +367,10 @@ def test_a_recipe_that_cannot_be_is_one_message(
 ) -> None:
     content = {**real.content, "recipe": {**real.content["recipe"], **changed}}
     path = place(real, tmp_path / "r", json.dumps(content))
-    for command in commands(real, path)[2:]:
+    for command in commands(real, path):
         done = call(*command)
         assert done.exit_code == 1
-        source = path if command[0] == "predict" else "mine"
-        assert said.replace("PATH", str(source)) in done.stderr
+        assert f"'{path}' is damaged: {said}" in done.stderr
         assert done.stderr.endswith(f"{AGAIN}\n")
 
 

@@ -396,7 +396,7 @@ def test_the_recipe_on_the_page_makes_the_same_experiment(tmp_path: Path) -> Non
     values = {"dataset": 'folder:my "photos"', "models": ["vgg16"], "grid": [0.5, 1e-7]}
     published = {"table": 11, "row": "a \\ b", "column": "c", "value": 89.3}
     recipe = Recipe.build({**values, "paper": published}, "a test")
-    result = a_result(one_class("a")).model_copy(update={"recipe": recipe.model_dump(mode="json")})
+    result = a_result(one_class("a")).model_copy(update={"recipe": recipe})
     page = Page(written(tmp_path, result))
     command, text = (text for path, text in page.texts if path.endswith("pre"))
     assert command == "vggfeat run sample.toml"
@@ -406,7 +406,9 @@ def test_the_recipe_on_the_page_makes_the_same_experiment(tmp_path: Path) -> Non
 
 def test_the_published_figure_stands_beside_ours(tmp_path: Path) -> None:
     published = {"table": 11, "row": "D", "column": "mAP", "value": 89.3, "deviation": 1.5}
-    result = a_result(one_class("a")).model_copy(update={"recipe": {"paper": published}})
+    values = {"dataset": "voc2007", "models": ["vgg16"], "paper": published}
+    recipe = Recipe.build(values, "a test")
+    result = a_result(one_class("a")).model_copy(update={"recipe": recipe})
     page = Page(written(tmp_path, result))
     assert "published: 89.3 ± 1.5 % (table 11, D, mAP); ours minus published: −12.8" in page.text
     assert "our mean 76.5 published mean 89.3" in page.text
@@ -470,7 +472,7 @@ def test_a_result_with_next_to_nothing_has_a_page(
     tmp_path: Path, classes: tuple[ClassResult, ...]
 ) -> None:
     result = a_result(one_class("x"), means=(None, 0.5, None)).model_copy(
-        update={"recipe": {}, "means": {}, "counted": {}, "warnings": (), "score": None}
+        update={"means": {}, "counted": {}, "warnings": (), "score": None}
     )
     result = result.model_copy(update={"classes": classes})
     assert Page(written(tmp_path, result)).table == [record.name for record in classes]

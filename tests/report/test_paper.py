@@ -144,17 +144,16 @@ def test_the_sizes_of_caltech_101_are_those_of_its_lists(number: int) -> None:
 def test_what_the_paper_says_is_a_recipe_with_our_defaults(cell: Cell) -> None:
     """But for the fields that name the experiment, the defaults are the paper's."""
     given = {"dataset": cell.column.dataset, "models": cell.row.models, "regions": cell.row.regions}
-    recipe = Recipe.build(given, "a test").model_dump(mode="json")
-    assert departures(recipe, cell) == ()
+    assert departures(Recipe.build(given, "a test"), cell) == ()
     changed = {"mirror": False, "tap": "fc6", "precision": "int8", "aggregate": "max"}
-    assert len(departures(recipe | changed, cell)) == 4
+    assert len(departures(Recipe.build(given | changed, "a test"), cell)) == 4
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_cites_what_the_paper_says(path: Path) -> None:
-    recipe = Recipe.from_toml(path).model_dump(mode="json")
+    recipe = Recipe.from_toml(path)
     cell = cell_of(recipe, f"'{path}'")
-    assert (cell is None) == (recipe["paper"] is None or recipe["ablation"] is not None)
+    assert (cell is None) == (recipe.paper is None or recipe.ablation is not None)
     if cell is not None:
         told = {"val in the place of test"}
         others = [text for text in departures(recipe, cell) if text not in told]
@@ -172,23 +171,26 @@ CITED = {"table": 11, "row": D, "column": C101, "value": 91.8, "deviation": 1.0}
         ({"table": 12}, "no such figure of its own nets"),
         ({"value": 91.9}, "cites 91.9 ± 1.0"),
         ({"deviation": 0.5}, r"The paper has 91.8 ± 1.0 there"),
-        ({"value": None}, "damaged"),
-        ({"colour": "red"}, "damaged"),
     ],
 )
 def test_what_the_paper_does_not_say_cannot_be_cited(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ResultError, match=re.escape(said)):
-        cell_of({"paper": CITED | change}, "'a.toml'")
+        cell_of(citing(CITED | change), "'a.toml'")
+
+
+def citing(paper: dict[str, Any] | None, **fields: object) -> Recipe:
+    values = {"dataset": "caltech101", "models": ["vgg16"], "paper": paper, **fields}
+    return Recipe.build(values, "a test")
 
 
 def test_a_citation_leads_to_its_cell() -> None:
-    cell = cell_of({"paper": CITED}, "'a.toml'")
+    cell = cell_of(citing(CITED), "'a.toml'")
     assert cell is not None
     assert cell.name == f"Table 11, {D}, {C101}"
-    assert cell_of({"paper": CITED | {"deviation": None}}, "'a.toml'") == cell
-    assert cell_of({"paper": None}, "'a.toml'") is None
+    assert cell_of(citing(CITED | {"deviation": None}), "'a.toml'") == cell
+    assert cell_of(citing(None), "'a.toml'") is None
     ablated = {"base": "b", "question": "q", "answer": "a"}
-    assert cell_of({"paper": CITED, "ablation": ablated}, "'a.toml'") is None
+    assert cell_of(citing(CITED, ablation=ablated), "'a.toml'") is None
 
 
 def test_only_voc_2012_needs_the_server() -> None:

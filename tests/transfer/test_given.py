@@ -287,7 +287,7 @@ def test_a_classifier_of_a_given_store_predicts(tmp_path: Path) -> None:
     evaluation = evaluate(
         Recipe.build(values_from_stores([path], given), "a test"), machine, Watch(), [path]
     )
-    said = evaluation.result.recipe
+    said = evaluation.result.recipe.model_dump(mode="json")
     assert {name: said[name] for name in unusual} == {**unusual, "weights": ["random:7"]}
     trained = open_trained(write(evaluation, machine))
     ids = evaluation.runs[0].samples["test"].ids

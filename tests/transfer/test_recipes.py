@@ -138,7 +138,7 @@ def test_a_recipe_runs_to_its_end(path: Path, call: Callable[..., tuple[int, str
     assert len(result.classes) == CLASSES_OF[data]
     sizes = [store.recipe.get("region", "image") for store in result.stores]
     assert sizes == [region for _, region in recipe.described]
-    stacked = len(result.recipe["scales"]) if recipe.aggregate == "stack" else 1
+    stacked = len(result.recipe.scales) if recipe.aggregate == "stack" else 1
     assert result.descriptor_size == 512 * len(recipe.described) * stacked
     if recipe.dataset in {"voc2012", "voc2012-action"}:
         assert result.score is None  # the labels of test are not public

@@ -417,7 +417,7 @@ def test_a_tree_of_2012_is_scored_by_the_area(tiny_voc: Path, machine: Machine) 
     evaluation = evaluate(recipe(root), machine, Watch())
     labels, scores = evaluation.runs[0].samples["test"].labels, evaluation.runs[0].fitted.scores
     each = [average_precision(scores[:, k], labels[:, k], measure="voc2010") for k in range(3)]
-    assert evaluation.result.measure == evaluation.result.recipe["measure"] == "voc2010"
+    assert evaluation.result.measure == evaluation.result.recipe.measure == "voc2010"
     assert evaluation.result.score == pytest.approx(np.mean(each))
 
 
@@ -544,7 +544,8 @@ def test_persons_are_described_by_their_boxes_and_their_images(
     notes = {c.name: c.note for c in evaluation.result.classes}
     assert notes["jumping"] == "no positive in test: no AP"
     for regions, width in ((("image", "box"), 101), (("box",), 9)):  # a box alone is narrower
-        changed = {"recipe": {**evaluation.result.recipe, "regions": regions}}
+        altered_recipe = evaluation.result.recipe.model_copy(update={"regions": regions})
+        changed = {"recipe": altered_recipe}
         altered = evaluation.result.model_copy(update=changed).write(machine.results)
         page = write_report(altered, machine).read_text()
         widths = [int(w) for w in re.findall(r'<image id="p\d+" width="(\d+)"', page)]

@@ -263,7 +263,7 @@ def test_an_archive_of_a_cut_list_is_not_written(made: Made, official_sizes: Non
 
 
 def submit_archive(made: Made) -> str:
-    action = Written.read(made.result).recipe["dataset"] == "voc2012-action"
+    action = Written.read(made.result).recipe.dataset == "voc2012-action"
     return f"mine-{'comp10' if action else 'comp2'}.tar.gz"
 
 
@@ -304,16 +304,18 @@ def altered(made: Made, folder: Path, **changed: Any) -> Path:  # noqa: ANN401  
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"dataset": "voc2012-val", "regions": ["image"]}, "Run the same recipe on 'voc2012'"),
+        ({"dataset": "voc2012-val", "regions": ("image",)}, "Run the same recipe on 'voc2012'"),
         ({"dataset": "voc2012-action-val"}, "Run the same recipe on 'voc2012-action'"),
-        ({"dataset": "caltech101", "regions": ["image"]}, "test sets of 'voc2012' and 'voc2012-a"),
+        ({"dataset": "caltech101", "regions": ("image",)}, "test sets of 'voc2012' and 'voc2012-a"),
         ({"limit": 20}, "Run the same recipe without --limit"),
     ],
 )
 def test_other_results_are_refused_with_the_reason(
     made: Made, tmp_path: Path, changed: dict[str, object], said: str
 ) -> None:
-    path = altered(made, tmp_path, recipe=Written.read(made.result).recipe | changed)
+    path = altered(
+        made, tmp_path, recipe=Written.read(made.result).recipe.model_copy(update=changed)
+    )
     done = call("submission", "write", path, *machine_options(made.machine), "--results", tmp_path)
     assert done.exit_code == 1
     assert said in done.stderr

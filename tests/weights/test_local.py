@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,13 @@ def run(*arguments: str, code: int = 0) -> Result:
 
 
 def verified(*names: str, code: int = 0) -> tuple[str, str]:
+    """Return the state of the one file, and why with what to type, as the line has it."""
     [row] = json.loads(run("weights", "verify", *names, "--json", code=code).stdout)
-    return row["state"], row["detail"]
+    assert set(row) == {"name", "state", "detail", "remedy"}
+    line = "; ".join(filter(None, (row["detail"], row["remedy"])))
+    said = run("weights", "verify", *names, code=code).stdout
+    assert said == f"{row['state']:8} {row['name']}: {line}\n"
+    return row["state"], line
 
 
 def test_what_is_absent_is_fetched_and_then_used(
@@ -141,6 +147,21 @@ def test_verify_says_good_damaged_partial_and_absent(
     assert "8 digits" in detail
     [finding] = [f for f in doctor.examine(Machine()) if f.what == "torchvision vgg16-thin"]
     assert finding.state == "ok"
+
+
+def test_what_nobody_offers_any_more_is_said_apart_from_what_is_there(
+    published: PublishedWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is to be typed then, so that no remedy could be read out of the line."""
+    gone = replace(published, urls=())
+    for module in (catalogue_module, shelf, weights_module, doctor):
+        monkeypatch.setattr(module, "catalogue", lambda: (gone,))
+    place = user_cache() / "weights" / NAME
+    remedy = f"it is no longer offered; a copy belongs at '{place}'"
+    [finding] = [f for f in doctor.examine(Machine()) if f.what == "torchvision vgg16-thin"]
+    assert finding.detail == f"{NAME}: there is no '{place}'"
+    assert finding.remedy == remedy
+    assert verified(NAME, code=1) == ("absent", f"there is no '{place}'; {remedy}")
 
 
 def test_a_file_of_the_published_name_must_be_that_file(

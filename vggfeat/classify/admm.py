@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggfeat.classify.dual import Doubles, Dual, Floats, Loss, objectives
+from vggfeat.classify.dual import Dual, Loss, objectives
+from vggfeat.classify.measures import Doubles, Floats
 
 _RELAXATION = 1.6
 _MOST_ITERATIONS = 2_000

@@ -8,15 +8,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Descriptors = npt.NDArray[np.float32]
 
 
 def aggregate(
-    descriptors: Floats,
-    norms: Floats,
+    descriptors: Descriptors,
+    norms: Descriptors,
     how: Literal["average", "stack", "max"],
     normalise: Literal["after", "before"] = "after",
-) -> Floats:
+) -> Descriptors:
     """Form one descriptor per image from its un-normalised descriptors of all scales, then L2.
 
     Follows Simonyan & Zisserman 2015, App. B (averaging for VOC, stacking for Caltech).
@@ -47,7 +47,7 @@ def aggregate(
     return result
 
 
-def fuse(blocks: Sequence[Floats]) -> Floats:
+def fuse(blocks: Sequence[Descriptors]) -> Descriptors:
     """Late fusion: concatenate descriptors of several nets, each of norm 1, then L2 over all.
 
     Args:

@@ -26,8 +26,8 @@ import numpy.typing as npt
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-Floats = npt.NDArray[np.floating]
-Doubles = npt.NDArray[np.float64]
+from vggfeat.classify.measures import Doubles, Floats
+
 Loss = Literal["hinge", "squared_hinge"]
 
 _BLOCK = 256  # coordinates

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from vggfeat.errors import RecipeError, nearest
 
-Scores = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.floating]  # of any precision
+Doubles = npt.NDArray[np.float64]
+Scores = Floats
 Labels = npt.NDArray[np.integer]
-Floats = npt.NDArray[np.float64]
 
 # MATLAB's 0:0.1:1. numpy's arange has 0.6000000000000001 and 0.7000000000000001 instead, which a
 # recall of exactly 3/5 misses.
@@ -46,11 +47,11 @@ class Measure:
     label: str
     column: str
     short: str
-    of_classes: Callable[[Scores, Labels], Floats]
+    of_classes: Callable[[Scores, Labels], Doubles]
     one_class: bool = False
     on_request: bool = False
 
-    def of_all(self, scores: Scores, labels: Labels) -> tuple[float, Floats]:
+    def of_all(self, scores: Scores, labels: Labels) -> tuple[float, Doubles]:
         """Return the mean over the classes that have a number, and the (K,) numbers.
 
         Args:
@@ -102,7 +103,7 @@ def average_precision(
     return float(np.sum(np.diff(recall, prepend=0) * precision))
 
 
-def precision_recall(scores: Scores, labels: Labels) -> tuple[Floats, Floats]:
+def precision_recall(scores: Scores, labels: Labels) -> tuple[Doubles, Doubles]:
     """Return recall and precision after each image of the ranking.
 
     Difficult images are dropped first; the devkit keeps them as neither true nor false positives,
@@ -127,7 +128,7 @@ def precision_recall(scores: Scores, labels: Labels) -> tuple[Floats, Floats]:
     return recall, hits / np.arange(1, len(hits) + 1)
 
 
-def eleven_points(recall: Floats, precision: Floats) -> Floats:
+def eleven_points(recall: Doubles, precision: Doubles) -> Doubles:
     """Return the precisions whose mean is the AP of VOC 2007.
 
     Args:
@@ -144,7 +145,7 @@ def eleven_points(recall: Floats, precision: Floats) -> Floats:
     return np.array([precision[recall >= level].max(initial=0) for level in RECALL_LEVELS])
 
 
-def envelope(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
+def envelope(recall: Doubles, precision: Doubles) -> tuple[Doubles, Doubles]:
     """Return the monotone curve below which the area is the AP of VOC 2010.
 
     Args:
@@ -164,7 +165,7 @@ def envelope(recall: Floats, precision: Floats) -> tuple[Floats, Floats]:
 
 def mean_average_precision(
     scores: Scores, labels: Labels, *, measure: Literal["voc2007", "voc2010", "sklearn"]
-) -> tuple[float, Floats]:
+) -> tuple[float, Doubles]:
     """Return the mean over the classes that have a positive, and the (K,) values, NaN for others.
 
     Args:
@@ -175,7 +176,7 @@ def mean_average_precision(
     return MEASURES[measure].of_all(scores, labels)
 
 
-def mean_of(each: Floats) -> float:
+def mean_of(each: Doubles) -> float:
     """Return the mean of the (K,) numbers that are not NaN; NaN if there is none."""
     known = each[~np.isnan(each)]
     return float(known.mean()) if len(known) else float("nan")
@@ -231,7 +232,7 @@ def measures_for(*, one_class: bool, own: str) -> tuple[Measure, ...]:
 
 def _average_precisions(
     scores: Scores, labels: Labels, *, measure: Literal["voc2007", "voc2010", "sklearn"]
-) -> Floats:
+) -> Doubles:
     each = np.full(labels.shape[1], np.nan)
     for k in range(labels.shape[1]):
         if not np.isnan(scores[:, k]).all():
@@ -239,7 +240,7 @@ def _average_precisions(
     return each
 
 
-def _class_recalls(scores: Scores, labels: Labels) -> Floats:
+def _class_recalls(scores: Scores, labels: Labels) -> Doubles:
     each = np.full(labels.shape[1], np.nan)
     for k, recall in _recalls(predicted_class(scores), labels.argmax(axis=1)).items():
         each[k] = recall
@@ -251,7 +252,7 @@ def _recalls(predicted: Labels, true: Labels) -> dict[int, float]:
     return {int(k): float(np.mean(predicted[true == k] == k)) for k in np.unique(true)}
 
 
-def _absent_last(scores: Scores) -> Floats:
+def _absent_last(scores: Scores) -> Doubles:
     return np.where(np.isnan(scores), -np.inf, scores.astype(np.float64))
 
 

@@ -6,8 +6,6 @@ is fitted by scikit-learn's LinearSVC, which solves the same problem.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -15,28 +13,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
 import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from vggfeat.child import others_kept_safe
 from vggfeat.classify import dual
-from vggfeat.classify.measures import mean_of, measure_of
-from vggfeat.errors import ClassifierError
-from vggfeat.files.publish import publish_bytes
+from vggfeat.classify.linear import LinearOneVsRest
+from vggfeat.classify.measures import Doubles, Floats, Labels, mean_of, measure_of
 
 if TYPE_CHECKING:
     from vggfeat.classify.admm import Admm
-
-Floats = npt.NDArray[np.floating]
-Labels = npt.NDArray[np.int8]
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +92,7 @@ class CSearch:
 
     c: tuple[float, ...]
     grid: tuple[float, ...]
-    scores: npt.NDArray[np.float64]
+    scores: Doubles
     means: tuple[float, ...]
     equals: tuple[tuple[float, ...], ...]
     images: int
@@ -112,85 +102,6 @@ class CSearch:
     not_converged: int
     solver: str
     gap: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearOneVsRest:
-    """K linear classifiers.
-
-    Attributes:
-        classes: K names.
-        coef: (K, D) float32; NaN for a class that had no positive or no negative to learn from.
-        intercept: (K,) float32.
-        not_converged: Number of them that did not converge.
-        gap: The largest relative duality gap; NaN where none is known.
-    """
-
-    classes: tuple[str, ...]
-    coef: npt.NDArray[np.float32]
-    intercept: npt.NDArray[np.float32]
-    not_converged: int = 0
-    gap: float = float("nan")
-
-    def decision_scores(self, x: Floats) -> npt.NDArray[np.float64]:
-        """Return (n, K) scores of (n, D) descriptors; NaN columns for classes without a fit."""
-        result: npt.NDArray[np.float64] = x.astype(np.float64) @ self.coef.T + self.intercept
-        return result
-
-    def save(self, path: Path, metadata: dict[str, Any]) -> str:
-        """Write a safetensors file: coef, intercept, and the classes with `metadata` as JSON.
-
-        Returns:
-            Its SHA-256.
-        """
-        header = {"classes": json.dumps(self.classes), "metadata": json.dumps(metadata)}
-        tensors = {"coef": self.coef, "intercept": self.intercept}
-        data = save(tensors, metadata=header)
-        publish_bytes(path, data)
-        return hashlib.sha256(data).hexdigest()
-
-    @classmethod
-    def load(cls, path: Path, sha256: str) -> LinearOneVsRest:
-        """Read what `save` has written. A safetensors file holds numbers and text, no code.
-
-        Args:
-            path: The file.
-            sha256: That `save` returned.
-
-        Returns:
-            The classifiers; how well they converged is not in the file.
-
-        Raises:
-            ClassifierError: If it is absent, has another digest, or is no such file.
-        """
-        remedy = "Restore it from a copy, or run `vggfeat svm` again."
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            wrong = f"The classifier '{path}' cannot be read: {error.strerror}."
-            raise ClassifierError(wrong, "It belongs beside its result.", remedy) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256:
-            wrong = f"'{path}' has the sha256 {found[:16]}…, its result says {sha256[:16]}…."
-            raise ClassifierError(wrong, "Expected the file that was written with it.", remedy)
-        try:
-            tensors = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            classes = json.loads(header["__metadata__"]["classes"])
-            coef, intercept = tensors["coef"], tensors["intercept"]
-        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=remedy) from error
-        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-        sound = (
-            named
-            and intercept.shape == (len(set(classes)),) == (len(classes),)
-            and (coef.ndim, coef.shape[:1]) == (2, intercept.shape)
-            and coef.dtype == intercept.dtype == np.float32
-        )
-        if not sound:
-            wrong = f"'{path}' is no classifier: {coef.shape} and {intercept.shape} values"
-            raise ClassifierError(f"{wrong} for the classes {classes!r}.", remedy=remedy)
-        return cls(classes=tuple(classes), coef=coef, intercept=intercept)
 
 
 def choose_c(
@@ -213,7 +124,7 @@ def choose_c(
         check: Called now and then with the number of SVMs that have been fitted since; may raise.
     """
     labels = _training_labels(train[1], settings)
-    measured: dict[float, npt.NDArray[np.float64]] = {}
+    measured: dict[float, Doubles] = {}
     todo = list(settings.grid or DEFAULT_GRID)
     fits, failed, gap = 0, 0, float("nan")
     with _solver(train[0], labels, settings) as solver:
@@ -351,14 +262,14 @@ class _SharedGram:
     def __exit__(self, *_: object) -> None:
         self._gram = self._last = self._admm = None
 
-    def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
+    def fit(self, c: Doubles, check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
         exact = dual.needs_exact(c, self._gap)
         if self._gram is None or (exact and self._gram.dtype != np.float64):
             whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
             self._gram = whole(exact=exact)
             if self._last is not None:  # its outputs are of the coarser matrix
-                anew: npt.NDArray[np.float64] = self._gram @ (self._last.alpha * self._y)
+                anew: Doubles = self._gram @ (self._last.alpha * self._y)
                 self._last = replace(self._last, outputs=anew)
         settings = self._settings
         problems = (self._y, c[self.learnable], settings.loss)
@@ -402,7 +313,7 @@ class _LinearSvcs:
     def __exit__(self, *_: object) -> None:
         self._pool = None
 
-    def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
+    def fit(self, c: Doubles, check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
         coef = np.empty((len(self.learnable), self._x.shape[1]))
         intercept = np.empty(len(self.learnable))
@@ -438,8 +349,8 @@ def _free_bytes() -> int:
 
 
 def _fit_one(
-    x: npt.NDArray[np.float64], labels: Labels, task: tuple[int, float], settings: SvmSettings
-) -> tuple[int, npt.NDArray[np.float64], float, bool]:
+    x: Doubles, labels: Labels, task: tuple[int, float], settings: SvmSettings
+) -> tuple[int, Doubles, float, bool]:
     row, c = task
     svm = LinearSVC(
         C=c,
@@ -463,7 +374,7 @@ def _training_labels(labels: Labels, settings: SvmSettings) -> Labels:
 
 
 def _equals(
-    measured: dict[float, npt.NDArray[np.float64]], how: Literal["shared", "per-class"]
+    measured: dict[float, Doubles], how: Literal["shared", "per-class"]
 ) -> tuple[tuple[float, ...], ...]:
     """Return for each class the values of C that are best, ascending; none of what has no number.
 
@@ -473,7 +384,7 @@ def _equals(
     each = np.array([measured[c] for c in grid])
     means = np.array([mean_of(values) for values in each])
 
-    def best(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    def best(values: Doubles) -> tuple[float, ...]:
         at_best = values >= np.fmax.reduce(values) - _SAME
         return tuple(c for c, found in zip(grid, at_best, strict=True) if found)
 

@@ -93,13 +93,7 @@ def _disk(cache: Path) -> Finding:
 
 def _dataset(dataset: PublishedDataset, machine: Machine) -> Finding:
     found = verify_dataset(dataset.name, machine.data_root)
-    detail, _, remedy = found.detail.partition("; type ")
-    return Finding(
-        what=dataset.name,
-        state=_state(found),
-        detail=detail,
-        remedy=f"type {remedy}" if remedy else "",
-    )
+    return Finding(what=dataset.name, state=_state(found), detail=found.detail, remedy=found.remedy)
 
 
 def _weights() -> Iterator[Finding]:
@@ -110,13 +104,13 @@ def _weights() -> Iterator[Finding]:
             continue
         seen.add((file.family, file.net))
         there = [f for f in candidates(file.family, file.net) if place_of(f).exists()]
-        found = examine_file(there[0] if there else file)
-        detail, _, remedy = found.detail.partition("; type ")
+        used = there[0] if there else file
+        found = examine_file(used)
         yield Finding(
             what=f"{file.family} {file.net}",
             state=_state(found),
-            detail=f"{(there[0] if there else file).name}: {detail}",
-            remedy=f"type {remedy}" if remedy else "",
+            detail=f"{used.name}: {found.detail}",
+            remedy=found.remedy,
         )
 
 

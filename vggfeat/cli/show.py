@@ -54,16 +54,15 @@ def print_result(path: Path, as_json: bool) -> None:
 
 def print_states(found: dict[str, Examined], as_json: bool, *, asked: bool) -> None:
     """Print one line each; exit 1 if one is damaged or partial, or was asked for and is absent."""
+    from dataclasses import asdict
+
     from vggfeat.files.examine import State
 
     if as_json:
-        rows = [
-            {"name": k, "state": one.state.value, "detail": one.detail} for k, one in found.items()
-        ]
-        click.echo(json.dumps(rows))
+        click.echo(json.dumps([{"name": name, **asdict(one)} for name, one in found.items()]))
     else:
         for name, one in found.items():
-            click.echo(f"{one.state.value:8} {name}: {one.detail}")
+            click.echo(f"{one.state.value:8} {name}: {one.line}")
     bad = {State.DAMAGED, State.PARTIAL} | ({State.ABSENT} if asked else set())
     if any(one.state in bad for one in found.values()):
         click.get_current_context().exit(1)

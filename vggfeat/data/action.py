@@ -12,9 +12,9 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 
 from vggfeat.data.names import Wanted
-from vggfeat.data.records import Dataset, Item, Kind, Labels, Part, Split, sorted_items
-from vggfeat.data.voc import find_devkit, image_paths, read_list, val_as_test
-from vggfeat.errors import DatasetError, DatasetNotFoundError
+from vggfeat.data.records import PARTS, Dataset, Item, Kind, Labels, Part, Split, sorted_items
+from vggfeat.data.voc import check_test, find_devkit, image_paths, read_list, val_as_test
+from vggfeat.errors import DatasetError
 from vggfeat.files.sources import FileSource
 
 ACTIONS = (  # 'other', the devkit's first, is no class: its persons are negatives of all ten
@@ -22,7 +22,6 @@ ACTIONS = (  # 'other', the devkit's first, is no class: its persons are negativ
     *("running", "takingphoto", "usingcomputer", "walking"),
 )
 _LISTS = Path("ImageSets", "Action")
-_PARTS = ("train", "val", "test")
 _MOST_BYTES = 1 << 20  # of an annotation; real ones have some kB
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -45,14 +44,8 @@ def open_action(wanted: Wanted) -> Dataset:
         DatasetError: If lists and annotations contradict each other.
     """
     root = find_devkit(wanted.root, "voc2012", _LISTS)
-    if not (root / _LISTS / "test.txt").exists():
-        raise DatasetNotFoundError(
-            "voc2012-action",
-            [root / _LISTS / "test.txt"],
-            "The test images come from the evaluation server, after registration "
-            "(datasets/voc2012-action/README.md); 'voc2012-action-val' needs only train and val.",
-        )
-    return _dataset(root, wanted, Split(**{part: _read_part(root, part) for part in _PARTS}))
+    check_test(root / _LISTS, "voc2012-action")
+    return _dataset(root, wanted, Split(**{part: _read_part(root, part) for part in PARTS}))
 
 
 def open_action_val(wanted: Wanted) -> Dataset:

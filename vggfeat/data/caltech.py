@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from vggfeat.data.names import Wanted
 from vggfeat.data.records import (
+    PARTS,
     Dataset,
     Item,
     Kind,
@@ -122,7 +123,7 @@ def _scan(root: Path, ignored: list[str]) -> list[Item]:
 def _split(
     classes: dict[str, list[str]], protocol: _Protocol, seed: int, same: Mapping[str, str]
 ) -> Split:
-    chosen: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "test": []}
+    chosen: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
     val = round(_VAL_SHARE * protocol.train)
     last = None if protocol.test is None else protocol.train + protocol.test
     for label, members in classes.items():

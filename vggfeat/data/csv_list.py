@@ -11,13 +11,12 @@ import numpy as np
 
 from vggfeat.data.folder import item_id
 from vggfeat.data.names import Wanted
-from vggfeat.data.records import Dataset, Item, Kind, Part, Split, same_files, sorted_items
+from vggfeat.data.records import PARTS, Dataset, Item, Kind, Part, Split, same_files, sorted_items
 from vggfeat.data.split import divided, without_val
 from vggfeat.errors import DatasetError, DatasetNotFoundError, nearest
 from vggfeat.files.sources import FileSource
 
 _COLUMNS = ("path", "label", "split")
-_PARTS = ("train", "val", "test")
 
 Row = tuple[str, tuple[str, ...], str]  # path, labels, part
 
@@ -97,7 +96,7 @@ def as_csv(dataset: Dataset, split: Split, folder: str) -> str:
         folder: Put before every id.
     """
     rows = []
-    for part in _PARTS:
+    for part in PARTS:
         own: Part = getattr(split, part)
         labels = [dataset.classes[k] for k in own.labels.argmax(axis=1)]
         rows += [(f"{folder}/{i}", k, part) for i, k in zip(own.ids, labels, strict=True)]
@@ -139,8 +138,8 @@ def _row(path: Path, line: int, row: dict[str | None, str | None]) -> Row:
     file, label, part = (row.get(name) or "" for name in _COLUMNS)
     if not file:
         raise DatasetError(f"'{path}', line {line}: no path.")
-    if "split" in row and part not in _PARTS:
-        raise DatasetError(f"'{path}', line {line}: split {part!r}.", nearest(part, _PARTS))
+    if "split" in row and part not in PARTS:
+        raise DatasetError(f"'{path}', line {line}: split {part!r}.", nearest(part, PARTS))
     labels = tuple(dict.fromkeys(one.strip() for one in label.split("|") if one.strip()))
     return file, labels, part
 
@@ -148,7 +147,7 @@ def _row(path: Path, line: int, row: dict[str | None, str | None]) -> Row:
 def _parts(
     of_item: dict[str, tuple[tuple[str, ...], str]], seed: int, *, one_class: bool
 ) -> dict[str, list[str]]:
-    given: dict[str, list[str]] = {part: [] for part in _PARTS}
+    given: dict[str, list[str]] = {part: [] for part in PARTS}
     groups: dict[str, list[str]] = {}
     for i, (labels, part) in of_item.items():
         if part:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vggfeat.data.names import Wanted
 from vggfeat.data.records import (
+    PARTS,
     Dataset,
     Item,
     Kind,
@@ -27,7 +28,6 @@ _log = logging.getLogger(__name__)
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-_PARTS = ("train", "val", "test")
 _Chosen = dict[str, list[tuple[str, str]]]  # part → (id, class) of its images
 _EXPECTED = f"Expected files ending in {', '.join(sorted(SUFFIXES))}."
 
@@ -136,9 +136,9 @@ def _scan(root: Path, ignored: list[str]) -> Iterable[tuple[str, Path]]:
 def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], _Chosen]:
     """Return the kind, the classes, and of each part the ids with their classes."""
     parts = {PurePosixPath(i).parts[0] for i in ids if "/" in i}
-    if {"train", "test"} <= parts <= set(_PARTS):
+    if {"train", "test"} <= parts <= set(PARTS):
         return _arrange_given(ids, seed)
-    if parts and parts <= set(_PARTS):
+    if parts and parts <= set(PARTS):
         raise DatasetError(
             f"The folder has only {' and '.join(sorted(parts))} in it.",
             "Expected train and test, and if wanted val, or one sub-folder per class.",
@@ -147,7 +147,7 @@ def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], _Cho
     labelled = [i for i in ids if "/" in i]
     if not labelled:
         return Kind.UNLABELLED, (), {"test": [(i, "") for i in ids]}
-    chosen: _Chosen = {part: [] for part in _PARTS}
+    chosen: _Chosen = {part: [] for part in PARTS}
     classes = _by_class(labelled, depth=0)
     for name, members in classes.items():
         for part, some in divided(members, seed, name).items():
@@ -160,7 +160,7 @@ def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...]
     if unclassed:
         raise DatasetError(f"Image {unclassed[0]!r} has no class.", "Expected PART/CLASS/IMAGE.")
     classes = tuple(_by_class(ids, depth=1))
-    chosen: _Chosen = {part: [] for part in _PARTS}
+    chosen: _Chosen = {part: [] for part in PARTS}
     for i in ids:
         part, name = PurePosixPath(i).parts[:2]
         chosen[part].append((i, name))

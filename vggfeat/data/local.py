@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from vggfeat.data.catalogue import Archive, PublishedDataset, published, published_dataset
-from vggfeat.data.records import Dataset
+from vggfeat.data.records import PARTS, Dataset
 from vggfeat.errors import DatasetError, DownloadError
 from vggfeat.files.examine import Examined, State, examine
 from vggfeat.files.fetch import fetch
@@ -26,7 +27,7 @@ def lacking(dataset: Dataset) -> str:
     whole = {one.name: one for one in published()}.get(dataset.name)
     if whole is None:
         return ""
-    parts = {part: getattr(dataset.splits[0], part).ids for part in ("train", "val", "test")}
+    parts = {part: getattr(dataset.splits[0], part).ids for part in PARTS}
     images = dataset.of_region("image")
     found = {part: len(set(images.rows(ids))) for part, ids in parts.items()}
     short = [
@@ -85,7 +86,7 @@ def fetch_dataset(name: str, data_root: Path, watch: Watch) -> Path:
 
 
 def verify_dataset(name: str, data_root: Path, watch: Watch | None = None) -> Examined:
-    """Say in one line whether a data set is intact: its lists, its images, their first bytes.
+    """Say whether a data set is intact: its lists, its images, their first bytes.
 
     Args:
         name: Of a published data set.
@@ -93,7 +94,7 @@ def verify_dataset(name: str, data_root: Path, watch: Watch | None = None) -> Ex
         watch: Shows the progress, and may stop it.
 
     Returns:
-        The state, and one line that says why and, unless it is good, what to type.
+        The state, why, and, unless it is good, what to type.
 
     Raises:
         RecipeError: If there is none of that name.
@@ -106,11 +107,11 @@ def verify_dataset(name: str, data_root: Path, watch: Watch | None = None) -> Ex
         command += f" --data-root '{data_root}'"
     if place is None:
         found = _examine_archives(dataset, data_root)
-        return Examined(state=found.state, detail=f"{found.detail}; type `{command}`")
+        return replace(found, remedy=f"type `{command}`")
     found = _examine(dataset, place, watch or Watch())
-    remedy = f"; type `mv '{place}' '{place}.old'` and `{command}`"
-    kept = "" if found.state is State.GOOD else remedy
-    return Examined(state=found.state, detail=f"'{place}': {found.detail}{kept}")
+    anew = f"type `mv '{place}' '{place}.old'` and `{command}`"
+    remedy = "" if found.state is State.GOOD else anew
+    return Examined(state=found.state, detail=f"'{place}': {found.detail}", remedy=remedy)
 
 
 def _archives(data_root: Path) -> Path:

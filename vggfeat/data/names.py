@@ -134,7 +134,7 @@ def known(name: str) -> NamedDataset:
         return NAMED[name]
     if kind in PATTERNS and path:
         return PATTERNS[kind]
-    if name and Path(name).is_dir():
+    if name and os.path.isdir(name):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
         raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'folder:{name}'?")
     if name.endswith(".csv"):
         raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'csv:{name}'?")

@@ -16,6 +16,7 @@ from vggfeat.errors import DatasetError
 from vggfeat.files.sources import Source
 
 Labels = npt.NDArray[np.int8]
+PARTS = ("train", "val", "test")  # of every split, in this order
 
 
 class Kind(StrEnum):
@@ -96,7 +97,7 @@ class Split:
     test: Part
 
     def __post_init__(self) -> None:
-        for first, second in combinations(("train", "val", "test"), 2):
+        for first, second in combinations(PARTS, 2):
             one, other = getattr(self, first), getattr(self, second)
             both = set(one.images) & set(other.images)
             if both:

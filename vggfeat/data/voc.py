@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vggfeat.data.names import Wanted
-from vggfeat.data.records import Dataset, Item, Kind, Labels, Part, Split, sorted_items
+from vggfeat.data.records import PARTS, Dataset, Item, Kind, Labels, Part, Split, sorted_items
 from vggfeat.data.split import without_val
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
 from vggfeat.files.sources import FileSource
@@ -20,7 +20,6 @@ CLASSES = (
     *("train", "tvmonitor"),
 )
 MAIN = Path("ImageSets", "Main")
-_PARTS = ("train", "val", "test")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _AREA_SINCE = 2010
@@ -44,7 +43,7 @@ def open_voc2007(wanted: Wanted) -> Dataset:
         DatasetError: If its lists contradict each other.
     """
     root = find_devkit(wanted.root, "voc2007", MAIN)
-    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, _PARTS))
+    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, PARTS))
 
 
 def open_voc2012(wanted: Wanted) -> Dataset:
@@ -61,14 +60,8 @@ def open_voc2012(wanted: Wanted) -> Dataset:
         DatasetError: If its lists contradict each other.
     """
     root = find_devkit(wanted.root, "voc2012", MAIN)
-    if not (root / MAIN / "test.txt").exists():
-        raise DatasetNotFoundError(
-            "voc2012",
-            [root / MAIN / "test.txt"],
-            "The test images come from the evaluation server, after registration "
-            "(datasets/voc2012/README.md); 'voc2012-val' needs only train and val.",
-        )
-    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, _PARTS))
+    check_test(root / MAIN, "voc2012")
+    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, PARTS))
 
 
 def open_voc2012_val(wanted: Wanted) -> Dataset:
@@ -112,6 +105,25 @@ def find_devkit(data_root: Path, name: str, lists: Path) -> Path:
     )
 
 
+def check_test(lists: Path, name: str) -> None:
+    """Check that the list of the test images is there; the evaluation server alone gives it.
+
+    Args:
+        lists: The folder of the lists.
+        name: Of the data set; NAME-val is its proxy.
+
+    Raises:
+        DatasetNotFoundError: If it is not.
+    """
+    if not (lists / "test.txt").exists():
+        raise DatasetNotFoundError(
+            name,
+            [lists / "test.txt"],
+            "The test images come from the evaluation server, after registration "
+            f"(datasets/{name}/README.md); '{name}-val' needs only train and val.",
+        )
+
+
 def val_as_test(official: Split) -> Split:
     """Return a split whose test is the official val, and whose val is a fifth of train's images.
 
@@ -139,7 +151,7 @@ def open_tree(wanted: Wanted) -> Dataset:
     classes = tuple(sorted(p.name.removesuffix("_train.txt") for p in lists.glob("*_train.txt")))
     if not classes:
         raise DatasetError(f"'{lists}' has no list <class>_train.txt.", remedy="Is it a VOC tree?")
-    return _dataset(root, wanted, classes, _split(root, classes, _PARTS))
+    return _dataset(root, wanted, classes, _split(root, classes, PARTS))
 
 
 def own_measure(root: Path) -> tuple[str, str] | None:
@@ -169,7 +181,7 @@ def _year_of_name(root: Path) -> tuple[int, str] | None:
 
 def _year_of_lists(root: Path) -> tuple[int, str] | None:
     ids = []
-    for part in _PARTS:
+    for part in PARTS:
         try:
             ids += [row[0] for _, row in read_list(root / MAIN / f"{part}.txt", columns=1)]
         except (DatasetError, DatasetNotFoundError):
@@ -191,7 +203,7 @@ def _year_of_lists(root: Path) -> tuple[int, str] | None:
 def _split(root: Path, classes: Sequence[str], parts: Sequence[str]) -> Split:
     nothing = Part(ids=(), labels=np.empty((0, len(classes)), np.int8))
     read = {part: _read_part(root / MAIN, part, classes) for part in parts}
-    split = Split(**{part: read.get(part, nothing) for part in _PARTS})
+    split = Split(**{part: read.get(part, nothing) for part in PARTS})
     if not split.ids:
         raise DatasetError(f"The lists in '{root / MAIN}' name no image at all.")
     return split

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.classify.measures import mean_average_precision
+from vggfeat.classify.measures import Scores, mean_average_precision
 from vggfeat.data import open_dataset
 from vggfeat.data.records import Item, Labels
 from vggfeat.demo.images import make_voc
@@ -24,8 +24,6 @@ from vggfeat.transfer.score import Evaluation
 from vggfeat.watch import Watch
 
 _PERMUTATIONS = 1000
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

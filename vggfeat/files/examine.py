@@ -50,10 +50,22 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What was found in a place, and one line that says why."""
+    """What was found in a place.
+
+    Attributes:
+        state: What it is worth.
+        detail: Why, in part of a line.
+        remedy: What to type, or to do; empty if nothing, or where that is not known here.
+    """
 
     state: State
     detail: str
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """Why, and what to type, in one line."""
+        return f"{self.detail}; {self.remedy}" if self.remedy else self.detail
 
 
 def examine(file: RemoteFile, folder: Path) -> Examined:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vggfeat.classify.measures import MEASURES
 from vggfeat.files.publish import publish_bytes
+from vggfeat.recipe import Recipe
 from vggfeat.report.pictures import Picture, Pictures, heat_map
 from vggfeat.report.plots import Curve, confusion_shares, confusions, curve, search
 from vggfeat.report.result import ClassResult, Example, Result
@@ -68,8 +69,6 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
     ranked = sorted(result.classes, key=lambda record: _descending(_value(record, field)))
     shown, selection = _selected(ranked, field)
     pictures = Pictures(image)
-    paper = result.recipe.get("paper")
-    ablation = result.recipe.get("ablation")
     return {
         "result": result,
         "first": result.splits[0],
@@ -91,12 +90,11 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
         "selection": selection,
         "weights": list(dict.fromkeys(store.weights for store in result.stores)),
         "chosen": sorted(Counter(record.c for record in result.classes).items()),
-        "paper": paper if isinstance(paper, dict) else None,
-        "ablation": ablation if isinstance(ablation, dict) else None,
         "search": search(result.splits),
         "confusion": _confusion(result) if result.confusion else None,
         "pictures": pictures,
-        "recipe": _toml(result.recipe),
+        "recipe": result.recipe,
+        "toml": _toml(result.recipe),
     }
 
 
@@ -201,7 +199,7 @@ def _setting(value: object) -> str:
     return _NONE if value is None or _finite(value) is None else str(value)
 
 
-def _toml(recipe: Mapping[str, Any]) -> str:
+def _toml(recipe: Recipe) -> str:
     """Return a recipe as the file that makes it again; TOML has no word for None."""
 
     def without_none(value: Any) -> Any:  # noqa: ANN401  (whatever a recipe holds)
@@ -211,7 +209,7 @@ def _toml(recipe: Mapping[str, Any]) -> str:
             return [without_none(part) for part in value if part is not None]
         return value
 
-    return tomli_w.dumps(without_none(dict(recipe)))
+    return tomli_w.dumps(without_none(recipe.model_dump(mode="json")))
 
 
 def _tail(image: str) -> str:

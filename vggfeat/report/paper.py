@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from vggfeat.data.names import proxy_of
 from vggfeat.errors import nearest
-from vggfeat.report.result import Result, ResultError, damaged
+from vggfeat.recipe import Paper, Recipe
+from vggfeat.report.result import Result, ResultError
 
 _DATA = Path(__file__).with_name("paper.toml")
 
@@ -34,24 +35,6 @@ class Figure(_Record):
     value: float | None = None
     deviation: float | None = None
     starred: float | None = None
-
-
-class Citation(_Record):
-    """The figure that a recipe says it stands beside; see `vggfeat.recipe.Paper`.
-
-    Attributes:
-        table: Number of the table.
-        row: Its row.
-        column: Its column.
-        value: The figure, percent.
-        deviation: The printed ±; may be left out.
-    """
-
-    table: int
-    row: str
-    column: str
-    value: float
-    deviation: float | None = None
 
 
 class Column(_Record):
@@ -175,11 +158,11 @@ def cells() -> Iterator[Cell]:
                 yield Cell(table=table, row=row, column=column)
 
 
-def cell_of(recipe: Mapping[str, Any], source: str) -> Cell | None:
+def cell_of(recipe: Recipe, source: str) -> Cell | None:
     """Return the cell whose figure a recipe stands beside.
 
     Args:
-        recipe: Its fields, as in `Result.recipe`.
+        recipe: Any recipe.
         source: Where it comes from, for messages.
 
     Returns:
@@ -188,12 +171,9 @@ def cell_of(recipe: Mapping[str, Any], source: str) -> Cell | None:
     Raises:
         ResultError: If the paper has no such cell of its own nets, or another figure there.
     """
-    if recipe.get("paper") is None or recipe.get("ablation") is not None:
+    cited = recipe.paper
+    if cited is None or recipe.ablation is not None:
         return None
-    try:
-        cited = Citation.model_validate(recipe["paper"])
-    except ValidationError as error:
-        raise damaged(f"{source} has a damaged [paper]", error) from None
     own = {cell.name: cell for cell in cells() if cell.row.models}
     name = _cell_name(cited.table, cited.row, cited.column)
     if name not in own:
@@ -238,17 +218,17 @@ def substitutes(result: Result) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def departures(recipe: Mapping[str, Any], cell: Cell) -> tuple[str, ...]:
+def departures(recipe: Recipe, cell: Cell) -> tuple[str, ...]:
     """Return in what a recipe is not the experiment of a cell, in short words.
 
     Args:
-        recipe: Its fields, as in `Result.recipe`.
+        recipe: Any recipe.
         cell: Of the paper.
     """
     found = []
     for field, theirs in cell.settings.items():
-        ours = recipe.get(field)
-        if field == "dataset" and proxy_of(str(ours)) == theirs:
+        ours = getattr(recipe, field)
+        if field == "dataset" and proxy_of(recipe.dataset) == theirs:
             found.append("val in the place of test")
         elif not _same(ours, theirs):
             name = "" if field in {"dataset", "models"} else f"{field} "
@@ -258,12 +238,13 @@ def departures(recipe: Mapping[str, Any], cell: Cell) -> tuple[str, ...]:
 
 def _lacking(result: Result) -> Iterator[str]:
     """Yield what of its data set a result does not run over, as far as the whole is known."""
-    if limit := result.recipe.get("limit"):
-        yield f"limited to {limit} images of each part"
+    recipe = result.recipe
+    if recipe.limit is not None:
+        yield f"limited to {recipe.limit} images of each part"
     for dataset, column in {cell.column.dataset: cell.column for cell in cells()}.items():
-        if result.recipe.get("dataset") == dataset:
+        if recipe.dataset == dataset:
             yield from _smaller(result, column, {(part,): n for part, n in column.sizes.items()})
-        elif proxy_of(str(result.recipe.get("dataset"))) == dataset:
+        elif proxy_of(recipe.dataset) == dataset:
             sizes = column.sizes
             yield from _smaller(
                 result, column, {("train", "val"): sizes["train"], ("test",): sizes["val"]}
@@ -287,7 +268,7 @@ def _cell_name(table: int, row: str, column: str) -> str:
     return f"Table {table}, {row}, {column}"
 
 
-def _printed(figure: Figure | Citation) -> str:
+def _printed(figure: Figure | Paper) -> str:
     spread = "" if figure.deviation is None else f" ± {figure.deviation}"
     return f"{figure.value}{spread}"
 

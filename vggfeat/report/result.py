@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -19,9 +20,9 @@ from pydantic import (
 )
 from pydantic_core import from_json
 
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import RecipeError, VggfeatError
 from vggfeat.files.publish import make_folder, publish_bytes
-from vggfeat.recipe import FILE_NAME
+from vggfeat.recipe import FILE_NAME, Recipe
 
 FORMAT_VERSION: Final = 4
 AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
@@ -31,7 +32,6 @@ _UPGRADED = 3  # the one format before that is still read
 _DEEPEST = 4  # levels of a recipe; [paper] and [ablation] are its second
 _LARGEST = 2**53  # whole numbers that a float can hold
 _LONGEST_SHOWN = 60  # characters of a value in a message
-_LISTS = ("models", "weights", "scales", "regions")  # of a recipe
 
 
 class ResultError(VggfeatError, ValueError):
@@ -41,9 +41,6 @@ class ResultError(VggfeatError, ValueError):
 def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
     """Check that a recipe is no more than text, numbers, and short lists and tables of them."""
     _check_plain(recipe, _DEEPEST)
-    for name in _LISTS:
-        if not isinstance(recipe.get(name, ()), list | tuple | None):
-            raise ValueError(f"a list as {name!r}")
     return recipe
 
 
@@ -57,6 +54,11 @@ def _check_plain(value: object, levels: int) -> None:
         raise ValueError("text without a NUL")
     elif isinstance(value, int | float) and not abs(value) < _LARGEST:
         raise ValueError(f"finite numbers below {_LARGEST:,}")
+
+
+def _checked(recipe: object) -> object:
+    """Make a recipe of the values in a file; what they do not say has its default."""
+    return Recipe.build(_plain(recipe), "its recipe") if isinstance(recipe, dict) else recipe
 
 
 Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
@@ -217,7 +219,7 @@ class Result(_Record):
     Attributes:
         format_version: Of the fields; a result of another one is refused.
         name: That it was written under, for the reader: a file that was copied keeps it.
-        recipe: The complete recipe.
+        recipe: The complete recipe, checked again when a result is read.
         recipe_fingerprint: Of the recipe and the weights.
         kind: "multi-label" or "one class".
         ignored: Files that were found and are not images.
@@ -242,7 +244,7 @@ class Result(_Record):
 
     format_version: Literal[4] = FORMAT_VERSION
     name: FileName
-    recipe: Plain
+    recipe: Annotated[Recipe, BeforeValidator(_checked)]
     recipe_fingerprint: str
     kind: Literal["multi-label", "one class"]
     ignored: Count
@@ -403,6 +405,8 @@ def damaged(wrong: str, error: ValidationError) -> ResultError:
         error: What pydantic found.
     """
     first = error.errors(include_url=False)[0]
+    if isinstance(cause := first.get("ctx", {}).get("error"), RecipeError):
+        return ResultError(f"{wrong}: {cause}", remedy=AGAIN)
     field = repr(".".join(map(str, first["loc"]))) if first["loc"] else "it"
     what = {
         "missing": f"it lacks {field}",

@@ -9,28 +9,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from vggfeat.recipe import Ablation, Recipe
 from vggfeat.report.paper import Cell, Row, Table, cell_of, cells, published, substitutes
-from vggfeat.report.result import Result, damaged, is_result
+from vggfeat.report.result import Result, is_result
 
 _log = logging.getLogger(__name__)
 
 ABLATIONS = "ablations"
 ALL = "all"
-_NOT_COMPARED = {"name", "paper", "ablation"}  # fields of a recipe that change no number
-
-
-class _Ablated(BaseModel):
-    """What a recipe changes; see `vggfeat.recipe.Ablation`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base: str
-    question: str
-    answer: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +142,7 @@ def build_tables(results: Mapping[str, Result], which: str = ALL) -> Tables:
         which: Number of one of the paper's tables, "ablations" or "all".
 
     Raises:
-        ResultError: If a result cites a cell that does not exist, or is damaged.
+        ResultError: If a result cites a cell that does not exist.
     """
     cited = [(cell_of(result.recipe, f"'{name}.json'"), name) for name, result in results.items()]
     runs = [
@@ -188,35 +175,27 @@ def _run(name: str, result: Result, beside: float | None) -> Run:
 
 def _ablations(results: Mapping[str, Result]) -> Iterator[AblationTable]:
     """Yield each base that something is changed in, ordered by name."""
-    of_base: dict[str, list[tuple[_Ablated, str]]] = {}
+    of_base: dict[str, list[tuple[Ablation, str]]] = {}
     for name, result in results.items():
-        if (given := result.recipe.get("ablation")) is not None:
-            ablated = _ablated(given, name)
-            of_base.setdefault(ablated.base, []).append((ablated, name))
+        if (ablation := result.recipe.ablation) is not None:
+            of_base.setdefault(ablation.base, []).append((ablation, name))
     for base, changes in sorted(of_base.items()):
         of = results.get(base)
         run = _run(base, of, None) if of else None
         answers = [
             Answer(
-                question=ablated.question,
-                answer=ablated.answer,
+                question=ablation.question,
+                answer=ablation.answer,
                 run=_run(name, results[name], run.score if run else None),
                 fields=_fields(results[name].recipe, of.recipe) if of else (),
             )
-            for ablated, name in changes
+            for ablation, name in changes
         ]
         answers.sort(key=lambda one: (one.question, one.answer, one.run.result))
         yield AblationTable(base=base, run=run, answers=tuple(answers))
 
 
-def _ablated(given: object, name: str) -> _Ablated:
-    try:
-        return _Ablated.model_validate(given)
-    except ValidationError as error:
-        raise damaged(f"'{name}.json' has a damaged [ablation]", error) from None
-
-
-def _fields(recipe: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[str, ...]:
+def _fields(recipe: Recipe, base: Recipe) -> tuple[str, ...]:
     """Return the fields in which two recipes differ, of those that change numbers."""
-    names = dict.fromkeys([*base, *recipe])
-    return tuple(n for n in names if n not in _NOT_COMPARED and recipe.get(n) != base.get(n))
+    ours, theirs = recipe.canonical(), base.canonical()
+    return tuple(name for name in theirs if ours[name] != theirs[name])

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
     CSearch,
-    LinearOneVsRest,
     SvmSettings,
     choose_c,
     fit,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.measures import predicted_class
-from vggfeat.classify.svm import LinearOneVsRest
 from vggfeat.data.records import Dataset, Item, Kind, unlabelled
 from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
 from vggfeat.extraction.calibration import CALIBRATION
@@ -23,7 +23,7 @@ from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.store.layout import PLAN, StorePlan
 from vggfeat.transfer.predictions import Predictions
-from vggfeat.transfer.run import check_stores, recipe_of
+from vggfeat.transfer.run import check_stores
 from vggfeat.transfer.samples import fused
 from vggfeat.watch import Watch
 from vggfeat.weights.catalogue import PublishedWeights, published_as
@@ -67,15 +67,16 @@ def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Tra
         RecipeError: If there are not as many weights as nets.
     """
     result = Result.read(path)
-    moved = {"weights": list(weights)} if weights else {}
-    recipe = recipe_of(result, f"'{path}'", moved)
+    recipe = result.recipe
+    if weights:
+        recipe = Recipe.build({**dict(recipe), "weights": tuple(weights)}, f"'{path}'")
     if any(store.region == "box" for store in result.stores):
         raise ResultError(
             f"The classifier of '{path}' reads descriptors of boxes around persons.",
             "A new image has no boxes.",
             "Train one on whole images: --regions image.",
         )
-    check_stores(result, recipe, f"'{path}'")
+    check_stores(result, f"'{path}'")
     if not result.classifiers:
         raise ResultError(f"'{path}' names no classifier.", remedy="Run `vggfeat svm` again.")
     if not 1 <= split <= len(result.classifiers):

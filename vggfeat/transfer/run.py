@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vggfeat.data.records import Kind
+from vggfeat.data.records import PARTS, Dataset, Kind
 from vggfeat.errors import (
     DatasetError,
     RecipeError,
@@ -20,7 +20,7 @@ from vggfeat.extraction.plan import plan_store
 from vggfeat.extraction.provide import open_for
 from vggfeat.extraction.workers import extract
 from vggfeat.files.publish import make_folder
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Machine, Recipe, Region
 from vggfeat.report.result import (
     AGAIN,
     Result,
@@ -30,7 +30,7 @@ from vggfeat.report.result import (
 )
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.fit import fit_and_score, timed
-from vggfeat.transfer.samples import blocks_of, read_sample, used_store
+from vggfeat.transfer.samples import Block, blocks_of, read_sample, used_store
 from vggfeat.transfer.score import (
     Evaluation,
     result_of,
@@ -59,6 +59,44 @@ def evaluate(
         VggfeatError: As the rooms say.
     """
     seconds: dict[str, float] = {}
+    with open_blocks(recipe, machine, watch, stores) as (dataset, blocks):
+        ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
+        used = tuple(used_store(block, ids, recipe) for block in blocks)
+        runs = []
+        for index, split in enumerate(dataset.splits, 1):
+            if len(dataset.splits) > 1:
+                _log.info("split %d of %d", index, len(dataset.splits))
+            with timed(seconds, "read descriptors"):
+                samples = {
+                    part: read_sample(blocks, getattr(split, part), recipe) for part in PARTS
+                }
+            fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
+            runs.append(split_run(samples, fitted, dataset, recipe))
+    result = result_of(recipe, dataset, used, runs, seconds)
+    return Evaluation(result=result, runs=tuple(runs))
+
+
+@contextmanager
+def open_blocks(
+    recipe: Recipe, machine: Machine, watch: Watch, stores: Sequence[Path] = ()
+) -> Iterator[tuple[Dataset, list[Block]]]:
+    """Open the data set of a recipe and the stores that describe it, for as long as they are read.
+
+    Args:
+        recipe: Names the data set, nets and regions.
+        machine: Where they are looked for.
+        watch: Told of the hashing.
+        stores: As in `evaluate`.
+
+    Yields:
+        The data set, which has labels, and the blocks of the fused descriptor, in the recipe's
+        order.
+
+    Raises:
+        StoreNotFoundError: If a store is not there; what is nearest to it is told.
+        DatasetError: If the data set has no labels.
+        VggfeatError: As the rooms say.
+    """
     with ExitStack() as opened:
         held = [opened.enter_context(DescriptorStore.open(path)) for path in stores]
         _check_described(held, recipe)
@@ -70,29 +108,21 @@ def evaluate(
                 "`vggfeat extract` alone gives its descriptors.",
             )
         for which in recipe.described[len(held) :]:
-            job = plan_store(recipe, machine, dataset, which, watch)
-            try:
-                path = find_store(job, recipe)
-            except StoreNotFoundError:
-                tell_near_matches(job)
-                raise
+            path = _found_store(recipe, machine, dataset, which, watch)
             held.append(opened.enter_context(DescriptorStore.open(path)))
-        ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
-        blocks = blocks_of(held, dataset, recipe)
-        used = tuple(used_store(block, ids, recipe) for block in blocks)
-        runs = []
-        for index, split in enumerate(dataset.splits, 1):
-            if len(dataset.splits) > 1:
-                _log.info("split %d of %d", index, len(dataset.splits))
-            with timed(seconds, "read descriptors"):
-                samples = {
-                    part: read_sample(blocks, getattr(split, part), recipe)
-                    for part in ("train", "val", "test")
-                }
-            fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
-            runs.append(split_run(samples, fitted, dataset, recipe))
-    result = result_of(recipe, dataset, used, runs, seconds)
-    return Evaluation(result=result, runs=tuple(runs))
+        yield dataset, blocks_of(held, dataset, recipe)
+
+
+def _found_store(
+    recipe: Recipe, machine: Machine, dataset: Dataset, described: tuple[str, Region], watch: Watch
+) -> Path:
+    """Return the store of one net and region; where there is none, tell what is near it."""
+    job = plan_store(recipe, machine, dataset, described, watch)
+    try:
+        return find_store(job, recipe)
+    except StoreNotFoundError:
+        tell_near_matches(job)
+        raise
 
 
 def write(evaluation: Evaluation, machine: Machine) -> Path:
@@ -111,7 +141,8 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     except ResultError as error:
         _log.warning("what stood there is replaced: %s", error)
     make_folder(machine.results)
-    metadata = {"recipe": result.recipe, "stores": [s.recipe for s in result.stores]}
+    described = result.recipe.model_dump(mode="json")
+    metadata = {"recipe": described, "stores": [s.recipe for s in result.stores]}
     classifiers = {}
     for index, run in enumerate(evaluation.runs, 1):
         suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
@@ -120,41 +151,22 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
 
 
-def recipe_of(result: Result, source: str, changed: Mapping[str, object] | None = None) -> Recipe:
-    """Return the recipe of a result.
-
-    Args:
-        result: Any result.
-        source: Where it comes from, for messages.
-        changed: Fields that have another value by now.
-
-    Raises:
-        ResultError: If its recipe cannot be.
-        RecipeError: If it cannot be with what has changed.
-    """
-    try:
-        recipe = Recipe.build(result.recipe, source)
-    except RecipeError as error:
-        raise ResultError(str(error), "Expected the recipe of an experiment.", AGAIN) from None
-    return Recipe.build({**result.recipe, **changed}, source) if changed else recipe
-
-
-def check_stores(result: Result, recipe: Recipe, source: str) -> None:
+def check_stores(result: Result, source: str) -> None:
     """Check that a result names one store for each net and region of its recipe.
 
     Args:
         result: Any result.
-        recipe: Its own.
         source: Where it comes from, for messages.
 
     Raises:
         ResultError: If it does not.
     """
     held = tuple((store.model, store.region) for store in result.stores)
-    if held != recipe.described:
+    wanted = result.recipe.described
+    if held != wanted:
         raise ResultError(
             f"{source} names stores of {', '.join(map(' '.join, held)) or 'no net'}.",
-            f"Its recipe wants {', '.join(map(' '.join, recipe.described))}.",
+            f"Its recipe wants {', '.join(map(' '.join, wanted))}.",
             AGAIN,
         )
 
@@ -178,13 +190,12 @@ def write_report(path: Path, machine: Machine) -> Path:
     result = Result.read(path)
     page = path.with_suffix(".html")
     try:
-        recipe = recipe_of(result, f"'{path}'")
-        items = {item.id: item for item in open_for(recipe, machine).items}
+        items = {item.id: item for item in open_for(result.recipe, machine).items}
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)
         write_page(result, page)
         return page
-    whole = "image" in recipe.regions
+    whole = "image" in result.recipe.regions
     write_page(result, page, lambda image: picture(items[image], whole=whole))
     return page
 

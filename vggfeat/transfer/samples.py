@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from vggfeat.classify.aggregate import aggregate, fuse
+from vggfeat.classify.aggregate import Descriptors, aggregate, fuse
 from vggfeat.data.records import Dataset, Labels, Part, Regions
 from vggfeat.extraction.images import MAX_ASPECT
 from vggfeat.recipe import Recipe, Region
@@ -18,9 +17,6 @@ from vggfeat.store.reader import DescriptorStore
 from vggfeat.store.rows import Rows, Status
 
 _READ_AT_ONCE = 512  # rows of a store
-
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +30,7 @@ class Sample:
     """
 
     ids: tuple[str, ...]
-    x: Floats
+    x: Descriptors
     labels: Labels
 
     @property
@@ -93,7 +89,7 @@ def read_sample(held: Sequence[Block], part: Part, recipe: Recipe) -> Sample:
     return Sample(ids=part.ids, x=read_fused(held, part.ids, recipe), labels=part.labels)
 
 
-def read_fused(held: Sequence[Block], ids: Sequence[str], recipe: Recipe) -> Floats:
+def read_fused(held: Sequence[Block], ids: Sequence[str], recipe: Recipe) -> Descriptors:
     """Read and aggregate the descriptors of n items, some rows at a time; see `fused`."""
     x = np.empty((len(ids), recipe.descriptor_size), dtype=np.float32)
     for start in range(0, len(ids), _READ_AT_ONCE):
@@ -104,7 +100,7 @@ def read_fused(held: Sequence[Block], ids: Sequence[str], recipe: Recipe) -> Flo
     return x
 
 
-def fused(held: Sequence[Rows], recipe: Recipe) -> Floats:
+def fused(held: Sequence[Rows], recipe: Recipe) -> Descriptors:
     """Return what the SVM sees of n items: scales joined, then nets and regions fused.
 
     Args:

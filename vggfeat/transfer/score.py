@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.classify.measures import measures_for, precision_recall, predicted_class
+from vggfeat.classify.measures import Scores, measures_for, precision_recall, predicted_class
 from vggfeat.classify.svm import undecided
 from vggfeat.data.records import Dataset, Kind, Labels
 from vggfeat.extraction.images import MAX_ASPECT
@@ -26,8 +26,6 @@ from vggfeat.report.result import (
 from vggfeat.transfer.fit import Fitted
 from vggfeat.transfer.samples import Sample
 from vggfeat.version import versions
-
-Scores = npt.NDArray[np.float64]
 
 _EXAMPLES = 6  # best and worst images kept for each class
 _CURVE_POINTS = 200
@@ -283,7 +281,7 @@ def result_of(
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
     return Result(
         name=recipe.file_name(),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe,
         recipe_fingerprint=fingerprint({"experiment": identity}),
         kind=dataset.kind.value,
         ignored=len(dataset.ignored),

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from vggfeat.classify.svm import LinearOneVsRest
+from vggfeat.classify.linear import LinearOneVsRest
+from vggfeat.classify.measures import Scores
 from vggfeat.data import action, open_dataset, voc
 from vggfeat.data.names import proxy_of
 from vggfeat.errors import DatasetNotFoundError, StoreNotFoundError, UnsafeArchiveError
@@ -21,7 +21,7 @@ from vggfeat.files.unpack import read_members
 from vggfeat.recipe import Machine
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.store.reader import DescriptorStore
-from vggfeat.transfer.run import check_stores, recipe_of
+from vggfeat.transfer.run import check_stores
 from vggfeat.transfer.samples import blocks_of, read_sample
 from vggfeat.transfer.voc_server import (
     ROOT,
@@ -35,7 +35,6 @@ from vggfeat.transfer.voc_server import (
 
 _log = logging.getLogger(__name__)
 
-Scores = npt.NDArray[np.float64]
 
 # A complete archive of both tasks has 30 files and 10 MB.
 _LIMITS = Limits(members=1_000, member_bytes=8 << 20, total_bytes=64 << 20)
@@ -91,8 +90,8 @@ def scored_again(path: Path, machine: Machine) -> Scored:
         raise ResultError(f"'{path}' names {count} files of classifiers.", "Expected one.")
     [(name, sha256)] = result.classifiers.items()
     classifier = LinearOneVsRest.load(path.parent / Path(name).name, sha256)
-    recipe = recipe_of(result, f"'{path}'")
-    check_stores(result, recipe, f"'{path}'")
+    recipe = result.recipe
+    check_stores(result, f"'{path}'")
     with ExitStack() as opened:
         held = [opened.enter_context(_opened(used, machine)) for used in result.stores]
         dataset = open_for(recipe, machine, held[0].ids)
@@ -164,7 +163,7 @@ def submit(path: Path, machine: Machine) -> Path:
 
 def _task_of(result: Result) -> Task:
     """Return what a result is submitted to, if it can be."""
-    recipe = recipe_of(result, f"'{result.name}'")
+    recipe = result.recipe
     if recipe.dataset not in _TASKS:
         official = proxy_of(recipe.dataset)
         remedy = f"Run the same recipe on {official!r}." if official in _TASKS else ""

@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from vggfeat.classify.measures import Doubles, Scores
 from vggfeat.errors import VggfeatError, nearest
-
-Scores = npt.NDArray[np.float64]
 
 ROOT = "results/VOC2012"
 _MOST_LINES = 20_000  # of a file; the longest test list has 10,991
@@ -137,7 +135,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def read_scores(path: Path, ids: Sequence[str]) -> Scores:
+def read_scores(path: Path, ids: Sequence[str]) -> Doubles:
     """Read a results file as the devkit does before it measures (VOCevalcls.m, VOCevalaction.m).
 
     Every image starts at −inf; of a repeated one the last line counts; one without a line keeps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from vggfeat.errors import WeightsError, nearest
@@ -69,7 +70,7 @@ def published_file(name: str, net: str | None = None) -> PublishedWeights:
 
 
 def examine_file(file: PublishedWeights) -> Examined:
-    """Say in one line whether a published file is here and intact, and else what to type."""
+    """Say whether a published file is here and intact, and else what to type."""
     if not file.usable:
         return Examined(state=State.ABSENT, detail=f"not usable: {file.reason}")
     place = place_of(file)
@@ -79,11 +80,11 @@ def examine_file(file: PublishedWeights) -> Examined:
         fetching = f"it is no longer offered; a copy belongs at '{place}'"
     remedy = {
         State.GOOD: "",
-        State.ABSENT: f"; {fetching}",
-        State.PARTIAL: f"; {fetching}, which goes on from there",
-        State.DAMAGED: f"; type `mv '{place}' '{place}.bad'`; {fetching}",
+        State.ABSENT: fetching,
+        State.PARTIAL: f"{fetching}, which goes on from there",
+        State.DAMAGED: f"type `mv '{place}' '{place}.bad'`; {fetching}",
     }[found.state]
-    return Examined(state=found.state, detail=f"{found.detail}{remedy}")
+    return replace(found, remedy=remedy)
 
 
 def fetch_file(file: PublishedWeights, watch: Watch) -> Path:
