@@ -215,7 +215,11 @@ def test_every_field_and_every_kind_of_damage(
         (("classifiers",), '{"../x": "a"}', "is '../x'. Expected letters, digits and '._-'"),
         (("recipe", "scales"), "5", "scales = 5 in its recipe. Expected a list in square br"),
         (("recipe",), "[]", "'recipe' is a list. Expected a table of named values."),
-        (("recipe", "tap"), '"fc9"', "tap = 'fc9' in its recipe. Did you mean 'fc6'? Valid: "),
+        (
+            ("recipe", "loss"),
+            '"hing"',
+            "loss = 'hing' in its recipe. Did you mean 'hinge'? Valid: ",
+        ),
         (("recipe", "paper", "value"), "null", "paper.value = None in its recipe. Expected a num"),
         (("recipe", "paper"), "{}", "its recipe says no 'paper.table'. Add it."),
         (("recipe", "ablation"), '{"base": "b"}', "its recipe says no 'ablation.question'. Ad"),

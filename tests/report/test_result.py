@@ -18,6 +18,8 @@ from vggfeat.report.result import (
 )
 from vggfeat.report.text import result_text
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def one_class(name: str, ap: float | None) -> ClassResult:
     return ClassResult(
@@ -149,3 +151,11 @@ def test_a_result_is_read_back_and_rubbish_is_refused(tmp_path: Path) -> None:
     path.write_text("rubbish")
     with pytest.raises(ResultError, match="is in the way"):
         SAMPLE.write(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("caltech101-*.json")), ids=str)
+def test_a_recipe_is_kept_to_the_letter(path: Path) -> None:
+    """It is checked when a result of the format before is read, and nothing of it changes."""
+    there = json.loads(path.read_bytes())["recipe"]
+    again = json.loads(Result.read(path).model_dump_json())["recipe"]
+    assert json.dumps(again) == json.dumps(there)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from vggfeat.data.records import Item
 from vggfeat.errors import ImageReadError
+from vggfeat.files.sources import IMAGE_FORMATS
 
 Pixels = npt.NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -24,7 +25,6 @@ Resampler = Literal["pillow", "torch"]
 MAX_PIXELS = 178_000_000  # decoded, about 0.5 GB; Pillow's own limit for a decompression bomb
 MAX_ASPECT = 4  # beyond it the longer side is cropped: 3000×1 would become 768,000 pixels wide
 DECODER = f"pillow-{PIL.__version__.split('.')[0]}"
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -238,7 +238,7 @@ def _with_image(item: Item, data: bytes | None, use: Callable[[Image.Image], _T]
     """Open an image, check its size and hand it to `use`; any failure is an ImageReadError."""
     try:
         stream = item.source.open() if data is None else io.BytesIO(data)
-        with stream, Image.open(stream, formats=FORMATS) as image:
+        with stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             return use(image)

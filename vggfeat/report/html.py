@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from vggfeat.classify.measures import MEASURES
 from vggfeat.files.publish import publish_bytes
@@ -21,6 +21,7 @@ from vggfeat.recipe import Recipe
 from vggfeat.report.pictures import Picture, Pictures, heat_map
 from vggfeat.report.plots import Curve, confusion_shares, confusions, curve, search
 from vggfeat.report.result import ClassResult, Example, Result
+from vggfeat.report.templates import environment
 
 _NONE = "–"
 _FEW = 24  # classes whose examples all fit on a page, and whose confusions fit into a table
@@ -231,14 +232,8 @@ def _script_hash(script: str) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("vggfeat.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    pages = environment()
+    pages.filters |= {
         "percent": _percent,
         "num": _number,
         "size": _size,
@@ -248,7 +243,7 @@ def _environment() -> Environment:
         "mark": _mark,
         "script_hash": _script_hash,
     }
-    return environment
+    return pages
 
 
 def _selected(ranked: Sequence[ClassResult], field: str) -> tuple[list[int], str]:

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from vggfeat.files.sources import IMAGE_FORMATS
 from vggfeat.report.result import Example
 
 _THUMBNAIL = 160  # longer side, pixels
 _QUALITY = 80  # JPEG
 _ROOM = 4_000_000  # base64 characters of pictures: pages over 5 MB are slow on a phone
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _FAINTEST = 90  # opacity of what is not quite 0, of 255
 _BLUE = (0, 114, 178)  # of Okabe & Ito; at least 3:1 on a light ground and on a dark one
 
@@ -96,7 +96,7 @@ def heat_map(shares: npt.NDArray[np.float64]) -> str:
 def _thumbnail(data: bytes, key: str) -> Picture | None:
     """Return the thumbnail of an image file's bytes, None if they are none."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
             opened.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))  # JPEG decodes small ones faster
             picture = ImageOps.exif_transpose(opened).convert("RGB")
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -54,7 +54,7 @@ class SearchLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchPlot:
     """The choice of C.
 
     Attributes:
@@ -101,7 +101,7 @@ def curve(points: Sequence[Point]) -> Curve:
     )
 
 
-def search(splits: Sequence[SplitOutcome]) -> Search | None:
+def search(splits: Sequence[SplitOutcome]) -> SearchPlot | None:
     """Return the outlines of the search for C; None if no split has a number."""
     measured = [_measured(split) for split in splits]
     known = [point for points in measured for point in points]
@@ -126,7 +126,7 @@ def search(splits: Sequence[SplitOutcome]) -> Search | None:
                 line=_line(placed.values()), dots=_dots(placed.values()), chosen=_dots(chosen)
             )
         )
-    return Search(
+    return SearchPlot(
         lines=tuple(lines),
         c=tuple((across(c), c) for c in values[:: math.ceil(len(values) / _TICKS_OF_C)]),
         percent=tuple((upwards(tick), tick) for tick in ticks),

@@ -120,7 +120,10 @@ class StoreUsed(_Record):
 
 
 class Search(_Record):
-    """How C was chosen; see `vggfeat.classify.svm.CSearch`.
+    """How C was chosen and the classifiers were fitted, as far as a reader of results needs it.
+
+    Made of `vggfeat.classify.svm.CSearch`, which has the numbers of each class instead, NaN where
+    there is none, and knows nothing of the final fits.
 
     Attributes:
         measure: The measure on the validation images.

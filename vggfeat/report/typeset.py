@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from vggfeat.report.paper import Cell, Figure, cells, published
 from vggfeat.report.tables import ABLATIONS, AblationTable, Comparison, Run, Tables
+from vggfeat.report.templates import environment
 
 _TITLE = "Our numbers beside the paper's"
 _NONE = "–"
@@ -103,14 +102,7 @@ def latex(tables: Tables) -> str:
 
 def html(tables: Tables) -> str:
     """Return the tables as a page that loads nothing."""
-    environment = Environment(
-        loader=PackageLoader("vggfeat.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("tables.html.j2")
+    page = environment().get_template("tables.html.j2")
     return page.render(title=_TITLE, lead=_lead(tables), sheets=_sheets(tables), code=_CODE)
 
 

@@ -252,7 +252,7 @@ def split_run(
             train,
             (test.ids, test.labels, scores),
             dataset.kind,
-            recipe.measure or "voc2007",
+            recipe.measure,
         ),
         confusion=confusion(test.labels, scores) if dataset.kind is Kind.ONE_CLASS else Counter(),
     )
