@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
 from tests.weights.test_find import torchvision_layout
-from vggfeat.data.records import Dataset, Item, unlabelled
-from vggfeat.extraction.plan import plan_store
+from vggfeat.data.records import Dataset, Item, Kind, Part, Split
+from vggfeat.extraction.plan import job_of
 from vggfeat.files.sources import FileSource
 from vggfeat.nets import int8
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.recipe import Machine, Recipe, Region, fingerprint
-from vggfeat.store.layout import StorePlan
+from vggfeat.store.layout import StoreIdentity
 from vggfeat.watch import Watch
 from vggfeat.weights import find as nets_weights
 from vggfeat.weights.catalogue import catalogue
@@ -32,18 +33,28 @@ def files(tmp_path: Path) -> Dataset:
         (tmp_path / name).write_bytes(name.encode())
     boxes = [("a/1", (1, 2, 30, 40)), ("a/2", (5, 5, 9, 9)), ("b/1", (1, 1, 7, 8))]
     items = [Item(i, FileSource(tmp_path / f"{i[0]}.jpg"), box, image=i[0]) for i, box in boxes]
-    return unlabelled("photos", items)
+    images = tuple(item.image or item.id for item in items)
+    nothing = Part(ids=(), labels=np.empty((0, 0), np.int8))
+    ids, labels = tuple(item.id for item in items), np.empty((len(items), 0), np.int8)
+    everything = Part(ids=ids, labels=labels, images=images)
+    return Dataset(
+        name="photos",
+        kind=Kind.UNLABELLED,
+        classes=(),
+        items=tuple(items),
+        splits=(Split(train=nothing, val=nothing, test=everything),),
+    )
 
 
 def planned(
     dataset: Dataset, machine: Machine, region: Region = "image", **changed: object
-) -> StorePlan:
+) -> StoreIdentity:
     values = {"dataset": "folder:photos", "models": ["vgg16"], "weights": ["random:0"]}
     recipe = Recipe.build({**values, "scales": [256, 384], **changed}, "a test")
-    return plan_store(recipe, machine, dataset, (recipe.models[0], region), Watch()).plan
+    return job_of(recipe, machine, dataset, (recipe.models[0], region), Watch()).identity
 
 
-def fingerprints(plan: StorePlan) -> tuple[str, str]:
+def fingerprints(plan: StoreIdentity) -> tuple[str, str]:
     """Return the first digits of both, as they are with Pillow 12 and torch 2."""
     library = str(plan.recipe["resampler"]).partition("-")[0]
     versions = {

@@ -16,7 +16,7 @@ from vggfeat.errors import (
 )
 from vggfeat.extraction.find import find_store, tell_near_matches
 from vggfeat.extraction.images import picture
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import open_for
 from vggfeat.extraction.workers import extract
 from vggfeat.files.publish import make_folder
@@ -70,7 +70,7 @@ def evaluate(
                 "`vggfeat extract` alone gives its descriptors.",
             )
         for which in recipe.described[len(held) :]:
-            job = plan_store(recipe, machine, dataset, which, watch)
+            job = job_of(recipe, machine, dataset, which, watch)
             try:
                 path = find_store(job, recipe)
             except StoreNotFoundError:
