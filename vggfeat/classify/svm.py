@@ -18,22 +18,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 
 from vggfeat.child import others_kept_safe
-from vggfeat.classify import dual
 from vggfeat.classify.measures import mean_of, measure_of
 from vggfeat.errors import ClassifierError
 from vggfeat.files.publish import publish_bytes
 
-if TYPE_CHECKING:
-    from vggfeat.classify.admm import Admm
+if TYPE_CHECKING:  # who reads a classifier, or what a search has found, fits nothing
+    from vggfeat.classify import admm, dual
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int8]
@@ -317,7 +313,7 @@ def _solver(x: Floats, labels: Labels, settings: SvmSettings) -> _SharedGram | _
     return _LinearSvcs(x, labels, settings)
 
 
-def _admm(x: Floats, device: str) -> Admm | None:
+def _admm(x: Floats, device: str) -> admm.Admm | None:
     """Return what solves on a GPU; None on the processor, or where its memory is too small."""
     if device == "cpu":
         return None
@@ -353,6 +349,8 @@ class _SharedGram:
 
     def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
+        from vggfeat.classify import dual
+
         exact = dual.needs_exact(c, self._gap)
         if self._gram is None or (exact and self._gram.dtype != np.float64):
             whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
@@ -404,14 +402,14 @@ class _LinearSvcs:
 
     def fit(self, c: npt.NDArray[np.float64], check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
+        from joblib import Parallel, delayed
+
         coef = np.empty((len(self.learnable), self._x.shape[1]))
-        intercept = np.empty(len(self.learnable))
-        failed = 0
+        intercept, failed = np.empty(len(self.learnable)), 0
         if self._pool is None:
-            jobs = self._jobs(len(self.learnable))
-            self._pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+            self._pool = Parallel(self._jobs(len(coef)), return_as="generator_unordered")
         tasks = (
-            joblib.delayed(_fit_one)(self._x, self._labels[:, k], (row, c[k]), self._settings)
+            delayed(_fit_one)(self._x, self._labels[:, k], (row, c[k]), self._settings)
             for row, k in enumerate(self.learnable)
         )
         with others_kept_safe():
@@ -440,6 +438,9 @@ def _free_bytes() -> int:
 def _fit_one(
     x: npt.NDArray[np.float64], labels: Labels, task: tuple[int, float], settings: SvmSettings
 ) -> tuple[int, npt.NDArray[np.float64], float, bool]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
     row, c = task
     svm = LinearSVC(
         C=c,
