@@ -30,6 +30,7 @@ benchmarks: $(INSTALLED)  ## the figures of docs/performance.md, on a quiet mach
 	$(RUN)/python -m benchmarks.svm
 	$(RUN)/python -m benchmarks.drift
 	$(RUN)/python -m benchmarks.footguns
+	$(RUN)/python -m benchmarks.startup
 	$(RUN)/python -m benchmarks.growth
 	$(RUN)/python -m benchmarks.document
 

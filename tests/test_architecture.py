@@ -119,6 +119,7 @@ def test_every_room_is_known() -> None:
         "import vggfeat",
         "from vggfeat import Recipe, average_precision; import vggfeat.cli",
         "import vggfeat; 'VggDescriptor' in vggfeat.__all__",
+        "from vggfeat import evaluate, extract, predict, write_report",
         "from vggfeat.cli import main; main(['--help'], standalone_mode=False)",
         "from vggfeat.cli import main; main(['models'], standalone_mode=False)",
     ],

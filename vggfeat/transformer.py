@@ -28,7 +28,7 @@ from vggfeat.errors import (
 from vggfeat.extraction.fill import described, fill
 from vggfeat.extraction.find import find_store
 from vggfeat.extraction.images import Pixels, as_file, sha256
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import provide_weights
 from vggfeat.files.sources import FileSource
 from vggfeat.recipe import Draft, Machine, Recipe
@@ -208,8 +208,8 @@ def _not_kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors
     """Describe images in memory; no store is looked into."""
     jobs = []
     for which in recipe.described:
-        job = plan_store(recipe, machine, dataset, which, Watch())
-        jobs.append(replace(job, plan=replace(job.plan, donors=())))
+        job = job_of(recipe, machine, dataset, which, Watch())
+        jobs.append(replace(job, donors=()))
     return np.concatenate([fused(rows, recipe) for rows in described(jobs, machine, Watch())])
 
 
@@ -219,7 +219,7 @@ def _kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors:
     with ExitStack() as opened:
         blocks = []
         for model, region in recipe.described:
-            job = plan_store(recipe, machine, dataset, (model, region), Watch())
+            job = job_of(recipe, machine, dataset, (model, region), Watch())
             try:
                 path = find_store(job, recipe)
             except StoreNotFoundError:

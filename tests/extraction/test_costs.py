@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vggfeat.data.catalogue import published
-from vggfeat.errors import DatasetNotFoundError, Interrupted
-from vggfeat.extraction import budget
+from vggfeat.errors import DatasetNotFoundError, Interrupted, RecipeError
+from vggfeat.extraction import budget, costs
 from vggfeat.extraction.costs import Estimate, foresee
 from vggfeat.extraction.workers import extract
 from vggfeat.nets.architectures import architecture
@@ -85,6 +85,30 @@ def test_what_is_absent_is_named_with_its_size_and_nothing_is_fetched(machine: M
     assert both[0].fetches[1].startswith("VGG_ILSVRC_16_layers.caffemodel, 553 MB; licence: ")
     assert both[0].rows == 15
     assert not list(machine.data_root.parent.glob("data/*"))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_time_is_that_of_the_operations_and_of_each_scale(
+    machine: Machine, tiny_voc: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """35 GFLOP/s for each thread, thin nets having many small layers; an image of 4:3."""
+    monkeypatch.setattr(costs, "usual_threads", lambda: threads)
+    own = machine.model_copy(update={"device": "cpu"})
+    [one] = foreseen(own, f"voc:{tiny_voc}", scales=(224, 448), mirror=True)
+    sizes = [(224, 298), (448, 597)]
+    net = architecture("vgg16-thin")
+    macs = sum(net.multiply_adds(*size, ceil_mode=True, tap="fc7") for size in sizes)
+    assert one.seconds == pytest.approx(24 * (4 * macs / (35e9 * threads) + 2 * 0.004))
+
+
+@pytest.mark.parametrize("dataset", ["voc2007", "a tree"])
+def test_what_the_device_has_not_is_refused(machine: Machine, tiny_voc: Path, dataset: str) -> None:
+    name = f"voc:{tiny_voc}" if dataset == "a tree" else dataset
+    on_cpu, absent = (machine.model_copy(update={"device": d}) for d in ("cpu", "cuda:99"))
+    with pytest.raises(RecipeError, match="It is for GPUs"):
+        foreseen(on_cpu, name, precision="tf32")
+    with pytest.raises(RecipeError, match="No device 'cuda:99'"):
+        foreseen(absent, name)
 
 
 def test_what_is_absent_and_not_public_is_an_error(machine: Machine) -> None:

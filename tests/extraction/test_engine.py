@@ -16,7 +16,6 @@ from vggfeat.extraction.engine import ExtractionPlan, Extractor, ShardTask
 from vggfeat.extraction.images import rescale
 from vggfeat.files.sources import FileSource
 from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.nets.forms import torch_device
 from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.store.rows import Rows, Status
@@ -246,9 +245,3 @@ def test_every_image_is_told_of_once(photos: list[Path]) -> None:
     extractor = Extractor(net(), plan(window_pixels=1), workers=2, advance=told.append)
     list(extractor.run([task(photos), task(photos[:3])]))
     assert sum(told) == len(photos) + 3
-
-
-@pytest.mark.parametrize("name", ["cuda:99", "gpu", "cuda:x"])
-def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match=name):
-        torch_device(name)

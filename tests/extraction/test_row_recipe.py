@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 from tests.weights.test_find import torchvision_layout
 from vggfeat.data.records import Dataset, Item, Kind, Part, Split
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.files.sources import FileSource
 from vggfeat.nets import int8
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.recipe import Machine, Recipe, Region, fingerprint
-from vggfeat.store.layout import StorePlan
+from vggfeat.store.layout import StoreIdentity
 from vggfeat.watch import Watch
 from vggfeat.weights import find as nets_weights
 from vggfeat.weights.catalogue import catalogue
@@ -48,13 +48,13 @@ def files(tmp_path: Path) -> Dataset:
 
 def planned(
     dataset: Dataset, machine: Machine, region: Region = "image", **changed: object
-) -> StorePlan:
+) -> StoreIdentity:
     values = {"dataset": "folder:photos", "models": ["vgg16"], "weights": ["random:0"]}
     recipe = Recipe.build({**values, "scales": [256, 384], **changed}, "a test")
-    return plan_store(recipe, machine, dataset, (recipe.models[0], region), Watch()).plan
+    return job_of(recipe, machine, dataset, (recipe.models[0], region), Watch()).identity
 
 
-def fingerprints(plan: StorePlan) -> tuple[str, str]:
+def fingerprints(plan: StoreIdentity) -> tuple[str, str]:
     """Return the first digits of both, as they are with Pillow 12 and torch 2."""
     library = str(plan.recipe["resampler"]).partition("-")[0]
     versions = {

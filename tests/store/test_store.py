@@ -549,14 +549,12 @@ def test_a_second_assembler_that_finds_the_shards_gone_has_succeeded(
 def test_donors_give_rows_of_the_same_image_and_recipe(tmp_path: Path) -> None:
     plan = make_plan(rows=20, shard_rows=8)
     fill(tmp_path / "one", plan)
-    wanted = replace(plan, fingerprint="other", scales=(384, 512), manifest_sha256="other")
     found = possible_donors(tmp_path / "two", plan.row_fingerprint)
     assert [name for name, _ in found] == ["one/descriptors.h5"]
     assert possible_donors(tmp_path / "two", "another row") == ()
-    wanted = replace(wanted, donors=found)
     source = make_rows(plan, 0)
     digests = {5: source.image_sha256[2].tobytes().hex(), 6: "ab" * 32}
-    known, sizes = Donors(tmp_path / "two", wanted).known(digests, wanted.scales)
+    known, sizes = Donors(tmp_path / "two", found).known(digests, (384, 512))
     assert list(known) == [5]
     descriptor, norm = known[5][0]
     assert np.array_equal(descriptor, source.descriptors[2, 1])
@@ -566,7 +564,7 @@ def test_donors_give_rows_of_the_same_image_and_recipe(tmp_path: Path) -> None:
 
 def test_a_donor_that_is_gone_is_named_and_its_rows_are_computed(tmp_path: Path) -> None:
     plan = replace(make_plan(rows=8, shard_rows=8), donors=(("gone/descriptors.h5", "x"),))
-    donors = Donors(tmp_path / "two", plan)
+    donors = Donors(tmp_path / "two", plan.donors)
     assert donors.missing == ["gone/descriptors.h5"]
     assert donors.known({0: "ab" * 32}, plan.scales) == ({}, {})
 

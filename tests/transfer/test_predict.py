@@ -31,7 +31,7 @@ from vggfeat.errors import (
 from vggfeat.extraction import budget
 from vggfeat.extraction import provide as supplies
 from vggfeat.extraction.fill import described
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.workers import extract
 from vggfeat.files.digests import sha256_of
 from vggfeat.files.sources import FileSource
@@ -124,7 +124,7 @@ def test_rows_that_are_not_kept_have_the_bits_of_those_that_are(
     dataset = unlabelled(
         "", [Item(p.stem, FileSource(p)) for p in (tiny_voc / "JPEGImages").iterdir()]
     )
-    job = plan_store(wanted, elsewhere, dataset, ("vgg16-thin", "image"), Watch())
+    job = job_of(wanted, elsewhere, dataset, ("vgg16-thin", "image"), Watch())
     parts = [rows for (rows,) in described([job], elsewhere, Watch())]
     assert [len(rows.image_id) for rows in parts] == [8, 8, 8]
     with DescriptorStore.open(path) as store:

@@ -16,7 +16,7 @@ from tests.conftest import photo
 from tests.support.layouts import caffe_v1, frossard, jcjohnson, keras_old
 from vggfeat.data import open_dataset
 from vggfeat.errors import WeightsError
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.workers import extract
 from vggfeat.nets.architectures import ARCHITECTURES, Architecture
 from vggfeat.recipe import Machine, Recipe
@@ -218,7 +218,7 @@ def test_a_store_job_travels_to_another_process_and_loads_the_same(tmp_path: Pat
     torch.save(torchvision_layout(random_tensors(THIN, 5)), path)
     recipe, machine = one_photo(tmp_path, path, "oxford-bgr")
     dataset = open_dataset(recipe.dataset, tmp_path, seed=0)
-    job = plan_store(recipe, machine, dataset, ("vgg16-thin", "image"), Watch())
+    job = job_of(recipe, machine, dataset, ("vgg16-thin", "image"), Watch())
     there = pickle.loads(pickle.dumps(job))
     assert there == job
     loaded = there.weights.load()

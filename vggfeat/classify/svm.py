@@ -15,18 +15,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import joblib
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 
 from vggfeat.child import others_kept_safe
-from vggfeat.classify import dual
 from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.measures import Doubles, Floats, Labels, mean_of, measure_of
 
-if TYPE_CHECKING:
-    from vggfeat.classify.admm import Admm
+if TYPE_CHECKING:  # who reads a classifier, or what a search has found, fits nothing
+    from vggfeat.classify import admm, dual
 
 _log = logging.getLogger(__name__)
 
@@ -228,7 +224,7 @@ def _solver(x: Floats, labels: Labels, settings: SvmSettings) -> _SharedGram | _
     return _LinearSvcs(x, labels, settings)
 
 
-def _admm(x: Floats, device: str) -> Admm | None:
+def _admm(x: Floats, device: str) -> admm.Admm | None:
     """Return what solves on a GPU; None on the processor, or where its memory is too small."""
     if device == "cpu":
         return None
@@ -264,6 +260,8 @@ class _SharedGram:
 
     def fit(self, c: Doubles, check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
+        from vggfeat.classify import dual
+
         exact = dual.needs_exact(c, self._gap)
         if self._gram is None or (exact and self._gram.dtype != np.float64):
             whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
@@ -315,14 +313,14 @@ class _LinearSvcs:
 
     def fit(self, c: Doubles, check: Callable[[int], None]) -> _Found:
         """Fit every learnable class; `c` has K values."""
+        from joblib import Parallel, delayed
+
         coef = np.empty((len(self.learnable), self._x.shape[1]))
-        intercept = np.empty(len(self.learnable))
-        failed = 0
+        intercept, failed = np.empty(len(self.learnable)), 0
         if self._pool is None:
-            jobs = self._jobs(len(self.learnable))
-            self._pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+            self._pool = Parallel(self._jobs(len(coef)), return_as="generator_unordered")
         tasks = (
-            joblib.delayed(_fit_one)(self._x, self._labels[:, k], (row, c[k]), self._settings)
+            delayed(_fit_one)(self._x, self._labels[:, k], (row, c[k]), self._settings)
             for row, k in enumerate(self.learnable)
         )
         with others_kept_safe():
@@ -351,6 +349,9 @@ def _free_bytes() -> int:
 def _fit_one(
     x: Doubles, labels: Labels, task: tuple[int, float], settings: SvmSettings
 ) -> tuple[int, Doubles, float, bool]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
     row, c = task
     svm = LinearSVC(
         C=c,

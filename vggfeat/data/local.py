@@ -10,7 +10,6 @@ from vggfeat.data.catalogue import Archive, PublishedDataset, published, publish
 from vggfeat.data.records import PARTS, Dataset
 from vggfeat.errors import DatasetError, DownloadError
 from vggfeat.files.examine import Examined, State, examine
-from vggfeat.files.fetch import fetch
 from vggfeat.files.unpack import extract, placing
 from vggfeat.watch import Watch
 
@@ -130,6 +129,8 @@ def _place(dataset: PublishedDataset, data_root: Path) -> Path | None:
 
 
 def _fetch_part(part: tuple[Archive, ...], folder: Path, watch: Watch) -> tuple[Archive, Path]:
+    from vggfeat.files.fetch import fetch
+
     there = [archive for archive in part if examine(archive.file, folder).state is State.GOOD]
     failures = []
     for archive in there or part:

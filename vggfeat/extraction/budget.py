@@ -7,12 +7,12 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vggfeat.extraction.job import Budget
+from vggfeat.extraction.job import Budget, StoreJob
 from vggfeat.nets.architectures import Architecture, architecture
+from vggfeat.nets.devices import check_precision, device_of
 from vggfeat.recipe import Machine, Precision, Recipe, device_names
 from vggfeat.store.layout import StorePlan
 from vggfeat.store.writer import shard_rows
-from vggfeat.weights.find import Weights
 
 if TYPE_CHECKING:
     import torch
@@ -35,32 +35,29 @@ _BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work 
 _SHARE_OF_MEMORY = 0.5
 
 
-def budget_of(recipe: Recipe, machine: Machine, model: str, weights: Weights) -> Budget:
+def budget_of(job: StoreJob, machine: Machine) -> Budget:
     """Decide in which portions a net describes the images of a store.
 
     Args:
-        recipe: What is wanted.
+        job: Of the store.
         machine: Where.
-        model: The net.
-        weights: Its own, whose pools decide the size of its maps.
     """
-    net = architecture(model)
-    execution = execution_of(recipe.precision, machine, net)
-    seconds = row_seconds(recipe, model, weights.profile.ceil_mode, execution)
-    row_bytes = 4 * net.descriptor_size(recipe.tap) * len(recipe.q)
-    return Budget(
-        execution=execution, row_seconds=seconds, shard_rows=shard_rows(seconds, row_bytes)
-    )
+    net, recipe, scales = architecture(job.model), job.identity.recipe, len(job.identity.scales)
+    execution = execution_of(recipe["precision"], machine, net)
+    where = execution["device"], execution["threads"]
+    seconds = row_seconds(job.row_flop, scales, net, where)
+    row_bytes = 4 * net.descriptor_size(recipe["tap"]) * scales
+    return Budget(execution=execution, shard_rows=shard_rows(seconds, row_bytes))
 
 
 def execution_of(precision: Precision, machine: Machine, net: Architecture) -> dict[str, Any]:
     """Decide in which portions, and with how many threads, a net works here."""
     import torch
 
-    from vggfeat.nets.forms import check_precision, pads, torch_device
+    from vggfeat.nets.forms import pads
 
-    device = torch_device(device_names(machine.device)[0])
-    check_precision(precision, device)
+    device = torch.device(device_of(device_names(machine.device)[0]))
+    check_precision(precision, device.type)
     padded = pads(net, device, precision)
     # Of a pixel, while the largest map and the one before it are there. torch keeps a third.
     pixel_bytes = 4 * net.blocks[0][0].width * (3 if padded else 1.25) + 15
@@ -107,24 +104,34 @@ def _memory(machine: Machine, device: torch.device, *, padded: bool) -> float:
     return _SHARE_OF_MEMORY * there
 
 
-def row_seconds(recipe: Recipe, model: str, ceil: bool, execution: dict[str, Any]) -> float:
-    """Estimate the seconds for one image of 4:3.
+def row_flop(recipe: Recipe, model: str, *, ceil: bool) -> float:
+    """Estimate the operations that one image of 4:3 takes, at all scales.
 
     Args:
         recipe: Says at which scales.
         model: The net.
         ceil: Whether its pools round odd sizes up.
-        execution: As from `execution_of`.
     """
     macs = sum(
         architecture(model).multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=recipe.tap)
         for q in recipe.q
     )
-    passes = 2 if recipe.mirror else 1
-    thin = architecture(model).fc < 4096
-    cpu = (_FLOPS_PER_THREAD_THIN if thin else _FLOPS_PER_THREAD) * execution["threads"]
-    rate = _FLOPS_PER_GPU if execution["device"] == "cuda" else cpu
-    return 2 * macs * passes / rate + _SECONDS_PER_SCALE * len(recipe.q)
+    return 2.0 * macs * (2 if recipe.mirror else 1)
+
+
+def row_seconds(flop: float, scales: int, net: Architecture, where: tuple[str, int]) -> float:
+    """Estimate the seconds for one image.
+
+    Args:
+        flop: As from `row_flop`.
+        scales: How many.
+        net: Which net.
+        where: Device, "cpu" or "cuda", and threads.
+    """
+    device, threads = where
+    thin = net.fc < 4096
+    cpu = (_FLOPS_PER_THREAD_THIN if thin else _FLOPS_PER_THREAD) * threads
+    return flop / (_FLOPS_PER_GPU if device == "cuda" else cpu) + _SECONDS_PER_SCALE * scales
 
 
 def workers(machine: Machine) -> int:

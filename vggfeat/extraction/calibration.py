@@ -62,13 +62,15 @@ def calibrated(job: StoreJob, net: DenseVgg) -> Calibration:
     from vggfeat.extraction import images
     from vggfeat.nets.int8 import Calibration, calibrate
 
+    interpolation = job.identity.recipe["interpolation"]
+
     def chosen() -> Iterator[torch.Tensor]:
-        for row, q in calibration_images(len(job.items), job.plan.scales):
+        for row, q in calibration_images(len(job.items), job.identity.scales):
             try:
                 image = images.decode(job.items[row], images.read_bytes(job.items[row]))
             except ImageReadError:
                 continue  # it will be told of when its row is computed
-            pixels = images.rescale(images.crop_extreme(image), q, job.plan.recipe["interpolation"])
+            pixels = images.rescale(images.crop_extreme(image), q, interpolation)
             yield torch.from_numpy(pixels.copy())[None]
 
     if not job.calibration.exists():

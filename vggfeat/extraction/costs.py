@@ -9,13 +9,14 @@ from pathlib import Path
 
 from vggfeat.data.records import Dataset
 from vggfeat.errors import ImageReadError
-from vggfeat.extraction.budget import execution_of, row_seconds
+from vggfeat.extraction.budget import row_flop, row_seconds
 from vggfeat.extraction.images import cropped, read_size, rescaled_size
 from vggfeat.extraction.job import StoreJob
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import survey
 from vggfeat.nets.architectures import architecture
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.nets.devices import check_precision, device_of, usual_threads
+from vggfeat.recipe import Machine, Recipe, device_names
 from vggfeat.store.layout import DESCRIPTORS
 from vggfeat.store.reuse import Donors
 from vggfeat.store.writer import finished_rows
@@ -77,7 +78,8 @@ def foresee(recipe: Recipe, machine: Machine, watch: Watch) -> Iterator[Estimate
     for model, region in recipe.described:
         absent = supplies.absent([model])
         if isinstance(dataset, Dataset) and not absent:
-            yield _planned(recipe, plan_store(recipe, machine, dataset, (model, region), watch))
+            job = job_of(recipe, machine, dataset, (model, region), watch)
+            yield _planned(recipe, machine, job)
             continue
         if isinstance(dataset, Dataset):
             rows = len(dataset.of_region(region).items)
@@ -88,9 +90,9 @@ def foresee(recipe: Recipe, machine: Machine, watch: Watch) -> Iterator[Estimate
         yield _unplanned(recipe, machine, (model, region), rows, fetches)
 
 
-def _planned(recipe: Recipe, job: StoreJob) -> Estimate:
-    with Donors(job.folder, job.plan) as donors:
-        copied = sum(donors.covers(digest, job.plan.scales) for digest in job.digests)
+def _planned(recipe: Recipe, machine: Machine, job: StoreJob) -> Estimate:
+    with Donors(job.folder, job.donors) as donors:
+        copied = sum(donors.covers(digest, job.identity.scales) for digest in job.digests)
     rows, done = len(job.items), finished_rows(job.folder)
     left = 0 if job.complete else max(0, rows - done - copied)
     sizes = []
@@ -108,7 +110,7 @@ def _planned(recipe: Recipe, job: StoreJob) -> Estimate:
         done=done,
         copied=copied,
         gflop=flop * left / 1e9,
-        seconds=job.row_seconds * left,
+        seconds=_row_seconds(recipe, machine, job.model, job.row_flop) * left,
         disk_bytes=_disk_bytes(recipe, job.model, rows),
         free_bytes=_free_bytes(job.folder),
         complete=job.complete,
@@ -124,7 +126,7 @@ def _unplanned(
     fetches: tuple[str, ...],
 ) -> Estimate:
     model, region = described
-    execution = execution_of(recipe.precision, machine, architecture(model))
+    flop = row_flop(recipe, model, ceil=_USUAL_CEIL)
     return Estimate(
         model=model,
         region=region,
@@ -133,12 +135,20 @@ def _unplanned(
         done=0,
         copied=0,
         gflop=_flop(recipe, model, [_USUAL_SIZE], _USUAL_CEIL) * rows / 1e9,
-        seconds=row_seconds(recipe, model, _USUAL_CEIL, execution) * rows,
+        seconds=_row_seconds(recipe, machine, model, flop) * rows,
         disk_bytes=_disk_bytes(recipe, model, rows),
         free_bytes=_free_bytes(machine.cache),
         complete=False,
         fetches=fetches,
     )
+
+
+def _row_seconds(recipe: Recipe, machine: Machine, model: str, flop: float) -> float:
+    """Estimate the seconds for one image of so many operations, here."""
+    device = device_of(device_names(machine.device)[0])
+    check_precision(recipe.precision, device)
+    where = device.partition(":")[0], usual_threads()
+    return row_seconds(flop, len(recipe.q), architecture(model), where)
 
 
 def _flop(recipe: Recipe, model: str, sizes: Sequence[tuple[int, int]], ceil: bool) -> float:

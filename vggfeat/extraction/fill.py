@@ -16,7 +16,9 @@ from vggfeat.extraction.budget import execution_on, workers
 from vggfeat.extraction.calibration import calibrated
 from vggfeat.extraction.find import tell_near_matches
 from vggfeat.extraction.job import StoreJob
+from vggfeat.extraction.plan import plan_of
 from vggfeat.nets.architectures import architecture
+from vggfeat.nets.devices import device_of
 from vggfeat.recipe import Machine
 from vggfeat.store.layout import DESCRIPTORS, PLAN, StorePlan
 from vggfeat.store.reader import DescriptorStore, adopt
@@ -50,12 +52,13 @@ def fill(job: StoreJob, machine: Machine, watch: Watch) -> Path:
     """
     path = job.folder / DESCRIPTORS
     lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
-    if job.complete or (lost_record and adopt(path, job.plan.fingerprint)):
+    if job.complete or (lost_record and adopt(path, job.identity.fingerprint)):
         tidy(job.folder)
     else:
+        plan = plan_of(job, machine)
         tell_near_matches(job)
         net = None if (job.folder / PLAN).exists() else _net(job)  # refused ones leave no folder
-        with ShardFolder(job.folder, job.plan) as shards:
+        with ShardFolder(job.folder, plan) as shards:
             told = False
             while shards.pending():
                 committed = _commit_shards(job, shards, machine, watch, net)
@@ -99,14 +102,15 @@ def described(
         ImageReadError: At an unreadable image, if the machine says "raise".
         VggfeatError: As the rooms say.
     """
-    size = min(job.plan.shard_rows for job in jobs)  # so that all nets have the same shards
+    plans = [plan_of(job, machine) for job in jobs]
+    size = min(plan.shard_rows for plan in plans)  # so that all nets have the same shards
     with ExitStack() as opened:
-        total = sum(job.plan.rows for job in jobs)
+        total = sum(plan.rows for plan in plans)
         advance = opened.enter_context(watch.step("describe", total, "images"))
         describers = []
-        for job in jobs:
-            plan = replace(job.plan, shard_rows=size)
-            donors = opened.enter_context(Donors(job.folder, plan))
+        for job, own in zip(jobs, plans, strict=True):
+            plan = replace(own, shard_rows=size)
+            donors = opened.enter_context(Donors(job.folder, plan.donors))
             extractor = _extractor(job, _net(job), plan, machine, advance)
             describers.append((job, plan, donors, extractor))
         for number in range(plan.shards):
@@ -137,7 +141,7 @@ def _commit_shards(
     waiting = sum(len(shards.plan.shard_range(k)) for k in shards.pending())
     committed = 0
     with (
-        Donors(job.folder, shards.plan) as donors,
+        Donors(job.folder, shards.plan.donors) as donors,
         watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance,
     ):
         if copied := sum(donors.covers(d, shards.plan.scales) for d in job.digests):
@@ -167,7 +171,7 @@ def _task(job: StoreJob, plan: StorePlan, donors: Donors, number: int) -> ShardT
 def _net(job: StoreJob) -> DenseVgg:
     from vggfeat.nets.vgg import DenseVgg
 
-    tensors, tap = job.weights.load(), job.plan.recipe["tap"]
+    tensors, tap = job.weights.load(), job.identity.recipe["tap"]
     return DenseVgg(architecture(job.model), tensors, job.weights.profile, tap)
 
 
@@ -179,12 +183,11 @@ def _extractor(
     advance: Callable[[int], None],
 ) -> Extractor:
     from vggfeat.extraction.engine import ExtractionPlan, Extractor
-    from vggfeat.nets.forms import torch_device
 
     int8 = plan.recipe["precision"] == "int8"
     execution = execution_on(plan, machine)
     return Extractor(
-        net.to(torch_device(machine.device)),
+        net.to(device_of(machine.device)),
         ExtractionPlan(
             scales=plan.scales,
             mirror=plan.recipe["mirror"],

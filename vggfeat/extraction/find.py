@@ -21,7 +21,7 @@ def tell_near_matches(job: StoreJob) -> None:
     """Log in what the nearest stores of the same data set and net differ."""
     name = job.folder.name.rpartition("-")[0]
     near = [
-        (job.plan.differences(plan), folder)
+        (job.identity.differences(plan), folder)
         for folder, plan in siblings(job.folder).items()
         if folder.name.rpartition("-")[0] == name
     ]
@@ -39,9 +39,9 @@ def find_store(job: StoreJob, recipe: Recipe) -> Path:
         return job.folder / DESCRIPTORS
     ids = {item.id: digest for item, digest in zip(job.items, job.digests, strict=True)}
     for folder, plan in siblings(job.folder).items():
-        if plan.row_fingerprint != job.plan.row_fingerprint or not (folder / RECORD).exists():
+        if plan.row_fingerprint != job.identity.row_fingerprint or not (folder / RECORD).exists():
             continue
-        if not set(job.plan.scales) <= set(plan.scales):
+        if not set(job.identity.scales) <= set(plan.scales):
             continue
         try:
             with DescriptorStore.open(folder) as store:

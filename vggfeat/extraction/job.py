@@ -10,35 +10,39 @@ from typing import Any
 from vggfeat.data.records import Item
 from vggfeat.extraction.row_recipe import RowRecipe
 from vggfeat.recipe import Region, fingerprint
-from vggfeat.store.layout import RECORD, StorePlan
+from vggfeat.store.layout import RECORD, StoreIdentity
 from vggfeat.weights.find import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreJob:
-    """One store that is to be there: what identifies it, and how to make it.
+    """One store that is to be there: what identifies it, and what it is made from.
+
+    In which portions it is made is decided when it has to be; see `plan_of`.
 
     Attributes:
         model: The net.
         region: What of each image is described.
+        identity: Of the store.
         folder: Of the store.
-        plan: Of the store.
         items: Its n images, sorted by id.
         digests: SHA-256 of each one's file.
         weights: Of the net, found and not yet read.
         calibration: File of an 8-bit net's calibration; made where it is not there.
-        row_seconds: A rough estimate for one image.
+        donors: Complete stores that have such rows: path from the folder's parent, and SHA-256.
+        row_flop: A rough estimate for one image.
     """
 
     model: str
     region: Region
+    identity: StoreIdentity
     folder: Path
-    plan: StorePlan
     items: Sequence[Item]
     digests: Sequence[str]
     weights: Weights
     calibration: Path
-    row_seconds: float
+    donors: tuple[tuple[str, str], ...]
+    row_flop: float
 
     @property
     def complete(self) -> bool:
@@ -46,30 +50,28 @@ class StoreJob:
         return (self.folder / RECORD).exists()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What tells a store from every other.
+def identity_of(
+    row: RowRecipe, scales: tuple[int, ...], manifest_sha256: str, rows: int
+) -> StoreIdentity:
+    """Return what tells a store from every other.
 
-    Attributes:
+    Args:
         row: Of each row.
         scales: S shorter sides, pixels.
         manifest_sha256: Over (id, bytes, box) of every item.
+        rows: n.
     """
-
-    row: RowRecipe
-    scales: tuple[int, ...]
-    manifest_sha256: str
-
-    @property
-    def row_fingerprint(self) -> str:
-        """Of each row."""
-        return fingerprint(self.row.as_json())
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the store."""
-        rest = {"scales": self.scales, "manifest_sha256": self.manifest_sha256}
-        return fingerprint({"row_fingerprint": self.row_fingerprint, **rest})
+    recipe = row.as_json()
+    own = fingerprint(recipe)
+    rest = {"scales": scales, "manifest_sha256": manifest_sha256}
+    return StoreIdentity(
+        fingerprint=fingerprint({"row_fingerprint": own, **rest}),
+        row_fingerprint=own,
+        recipe=recipe,
+        scales=scales,
+        manifest_sha256=manifest_sha256,
+        rows=rows,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +80,8 @@ class Budget:
 
     Attributes:
         execution: As from `execution_of`.
-        row_seconds: A rough estimate for one image.
         shard_rows: Images in a shard.
     """
 
     execution: dict[str, Any]
-    row_seconds: float
     shard_rows: int

@@ -1,17 +1,15 @@
-"""From a recipe and what is on disk to a decision: which store, and what it lacks."""
+"""From a recipe and what is on disk to a store: which one it is, and then how it is made."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vggfeat.data.names import slug
 from vggfeat.data.records import Dataset, Item, manifest_digest
-from vggfeat.extraction.budget import budget_of, deciding
+from vggfeat.extraction.budget import budget_of, deciding, row_flop
 from vggfeat.extraction.calibration import CALIBRATION, calibration_identity
-from vggfeat.extraction.job import Budget, Identity, StoreJob
+from vggfeat.extraction.job import StoreJob, identity_of
 from vggfeat.extraction.row_recipe import RowRecipe
 from vggfeat.files.digests import sha256_of_each
 from vggfeat.nets.architectures import architecture
@@ -20,15 +18,10 @@ from vggfeat.store.layout import StorePlan
 from vggfeat.store.reuse import possible_donors
 from vggfeat.version import versions
 from vggfeat.watch import Watch
-from vggfeat.weights.find import Weights, find_weights, pooled
-
-if TYPE_CHECKING:
-    pass
-
-_log = logging.getLogger(__name__)
+from vggfeat.weights.find import find_weights, pooled
 
 
-def plan_store(
+def job_of(
     recipe: Recipe,
     machine: Machine,
     dataset: Dataset,
@@ -36,7 +29,7 @@ def plan_store(
     watch: Watch,
     calibrated: Path | None = None,
 ) -> StoreJob:
-    """Decide which store serves a recipe, and how it would be made.
+    """Decide which store serves a recipe.
 
     Args:
         recipe: What is wanted.
@@ -55,45 +48,39 @@ def plan_store(
     weights = pooled(find_weights(net, source, recipe.profile), recipe.pooling)
     items = dataset.of_region(region).items
     digests = _hashed(items, machine, watch)
-    identity = Identity(
-        row=RowRecipe.of(
-            recipe, described, weights, calibration_identity(recipe, digests, calibrated)
-        ),
-        scales=recipe.q,
-        manifest_sha256=manifest_digest(items, digests),
-    )
+    calibration = calibration_identity(recipe, digests, calibrated)
+    row = RowRecipe.of(recipe, described, weights, calibration)
+    identity = identity_of(row, recipe.q, manifest_digest(items, digests), len(items))
     folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{identity.fingerprint[:8]}"
-    budget = budget_of(recipe, machine, model, weights)
+    donors = possible_donors(folder, identity.row_fingerprint) if region == "image" else ()
     return StoreJob(
         model=model,
         region=region,
+        identity=identity,
         folder=folder,
-        plan=_plan(identity, budget, items, weights, folder),
         items=items,
         digests=digests,
         weights=weights,
         calibration=(calibrated or folder) / CALIBRATION,
-        row_seconds=budget.row_seconds,
+        donors=donors,
+        row_flop=row_flop(recipe, model, ceil=weights.profile.ceil_mode),
     )
 
 
-def _plan(
-    identity: Identity, budget: Budget, items: Sequence[Item], weights: Weights, folder: Path
-) -> StorePlan:
-    row = identity.row
-    donors = possible_donors(folder, identity.row_fingerprint) if row.region == "image" else ()
+def plan_of(job: StoreJob, machine: Machine) -> StorePlan:
+    """Decide how a store is made here, which a store that is there need not know.
+
+    Raises:
+        RecipeError: If the device is not there, or has not the precision.
+    """
+    budget, weights, tap = budget_of(job, machine), job.weights, job.identity.recipe["tap"]
     return StorePlan(
-        fingerprint=identity.fingerprint,
-        row_fingerprint=identity.row_fingerprint,
-        recipe=row.as_json(),
-        scales=identity.scales,
-        manifest_sha256=identity.manifest_sha256,
-        rows=len(items),
-        descriptor_size=architecture(row.net).descriptor_size(row.tap),
-        id_bytes=max(len(item.id.encode()) for item in items),
+        **vars(job.identity),
+        descriptor_size=architecture(job.model).descriptor_size(tap),
+        id_bytes=max(len(item.id.encode()) for item in job.items),
         shard_rows=budget.shard_rows,
         execution=deciding(budget.execution),
-        donors=donors,
+        donors=job.donors,
         created_by={**versions(), "weights": weights.origin, "weights_family": weights.family},
     )
 

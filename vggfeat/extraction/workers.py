@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vggfeat import child
 from vggfeat.extraction.fill import fill
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import provide
 from vggfeat.recipe import Machine, Recipe, device_names
 from vggfeat.watch import Watch
@@ -29,7 +29,7 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     first, *others = device_names(machine.device)
     machine = machine.model_copy(update={"device": first})
     dataset = provide(recipe, machine, watch)
-    jobs = [plan_store(recipe, machine, dataset, which, watch) for which in recipe.described]
+    jobs = [job_of(recipe, machine, dataset, which, watch) for which in recipe.described]
     with _working_on(others if not all(job.complete for job in jobs) else [], recipe, machine):
         return [fill(job, machine, watch) for job in jobs]
 

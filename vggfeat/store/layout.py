@@ -21,8 +21,8 @@ PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StorePlan:
-    """What a store is (its identity) and how it is being made, frozen by its first writer.
+class StoreIdentity:
+    """What tells a store from every other; no machine has a say in it.
 
     Attributes:
         fingerprint: Of `row_fingerprint`, `scales` and `manifest_sha256`.
@@ -31,6 +31,34 @@ class StorePlan:
         scales: S shorter sides, pixels.
         manifest_sha256: Over (id, bytes, box) of every item.
         rows: n.
+    """
+
+    fingerprint: str
+    row_fingerprint: str
+    recipe: Mapping[str, Any]
+    scales: tuple[int, ...]
+    manifest_sha256: str
+    rows: int
+
+    def differences(self, other: StoreIdentity) -> list[str]:
+        """Say in which fields of the identity `other` differs, theirs first."""
+        found = [
+            f"{name} {other.recipe.get(name)!r} there, {self.recipe.get(name)!r} here"
+            for name in sorted({*self.recipe, *other.recipe})
+            if other.recipe.get(name) != self.recipe.get(name)
+        ]
+        if other.scales != self.scales:
+            found.append(f"scales {other.scales} there, {self.scales} here")
+        if other.manifest_sha256 != self.manifest_sha256:
+            found.append(f"other images ({other.rows} there, {self.rows} here)")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorePlan(StoreIdentity):
+    """What a store is, and how it is being made, frozen by its first writer.
+
+    Attributes:
         descriptor_size: D.
         id_bytes: Length of the longest id.
         shard_rows: Rows of every shard but the last.
@@ -40,12 +68,6 @@ class StorePlan:
         created_by: Versions of the first writer's packages.
     """
 
-    fingerprint: str
-    row_fingerprint: str
-    recipe: Mapping[str, Any]
-    scales: tuple[int, ...]
-    manifest_sha256: str
-    rows: int
     descriptor_size: int
     id_bytes: int
     shard_rows: int
@@ -96,19 +118,6 @@ class StorePlan:
         """
         if other.fingerprint != self.fingerprint:
             raise StaleStoreError(folder, self.differences(other) or ["fingerprint"])
-
-    def differences(self, other: StorePlan) -> list[str]:
-        """Say in which fields of the identity `other` differs, theirs first."""
-        found = [
-            f"{name} {other.recipe.get(name)!r} there, {self.recipe.get(name)!r} here"
-            for name in sorted({*self.recipe, *other.recipe})
-            if other.recipe.get(name) != self.recipe.get(name)
-        ]
-        if other.scales != self.scales:
-            found.append(f"scales {other.scales} there, {self.scales} here")
-        if other.manifest_sha256 != self.manifest_sha256:
-            found.append(f"other images ({other.rows} there, {self.rows} here)")
-        return found
 
 
 def columns(plan: StorePlan) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:

@@ -55,14 +55,14 @@ class Donors:
 
     Args:
         folder: The store in the making.
-        plan: Its plan, which fixes the donors so that every writer copies the same rows.
+        donors: Those of its plan, which fixes them so that every writer copies the same rows.
     """
 
-    def __init__(self, folder: Path, plan: StorePlan) -> None:
+    def __init__(self, folder: Path, donors: Sequence[tuple[str, str]]) -> None:
         self.missing: list[str] = []
         self._opened: list[DescriptorStore] = []
         self._where: dict[bytes, tuple[DescriptorStore, str]] = {}
-        for name, digest in plan.donors:
+        for name, digest in donors:
             try:
                 path = folder.parent / name
                 store = DescriptorStore.open(path)

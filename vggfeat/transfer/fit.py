@@ -22,6 +22,7 @@ from vggfeat.classify.svm import (
 )
 from vggfeat.errors import DatasetError
 from vggfeat.extraction.budget import workers
+from vggfeat.nets.devices import device_of
 from vggfeat.recipe import Machine, Recipe, device_names
 from vggfeat.transfer.samples import Sample
 from vggfeat.watch import Watch
@@ -64,8 +65,6 @@ def fit_and_score(
         watch: Told of the progress; may stop the search.
         seconds: Gets the time of each step.
     """
-    from vggfeat.nets.forms import torch_device
-
     settings = SvmSettings(
         loss=recipe.loss,
         grid=recipe.grid,
@@ -73,7 +72,7 @@ def fit_and_score(
         difficult=recipe.difficult,
         measure=recipe.measure,
         seed=recipe.seed,
-        device=str(torch_device(device_names(machine.device)[0])),
+        device=device_of(device_names(machine.device)[0]),
         workers=workers(machine),
     )
     train, val = samples["train"].readable, samples["val"].readable

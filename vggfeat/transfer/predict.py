@@ -16,7 +16,7 @@ from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
 from vggfeat.extraction.calibration import CALIBRATION
 from vggfeat.extraction.fill import described
 from vggfeat.extraction.job import StoreJob
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import at_hand
 from vggfeat.nets.architectures import architecture
 from vggfeat.recipe import Machine, Recipe
@@ -173,8 +173,8 @@ def _job(
     recipe = trained.recipe.model_copy(update=values)
     _check_weights(trained, used, recipe, known)
     calibrated = _calibrated(trained, used, machine) if recipe.precision == "int8" else None
-    job = plan_store(recipe, machine, dataset, (used.model, "image"), watch, calibrated)
-    for difference in _differences(used.recipe, job.plan.recipe):
+    job = job_of(recipe, machine, dataset, (used.model, "image"), watch, calibrated)
+    for difference in _differences(used.recipe, job.identity.recipe):
         _log.warning("not quite as in training, %s: %s", used.model, difference)
     return job
 

@@ -16,7 +16,7 @@ from vggfeat.errors import (
 )
 from vggfeat.extraction.find import find_store, tell_near_matches
 from vggfeat.extraction.images import picture
-from vggfeat.extraction.plan import plan_store
+from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import open_for
 from vggfeat.extraction.workers import extract
 from vggfeat.files.publish import make_folder
@@ -117,7 +117,7 @@ def _found_store(
     recipe: Recipe, machine: Machine, dataset: Dataset, described: tuple[str, Region], watch: Watch
 ) -> Path:
     """Return the store of one net and region; where there is none, tell what is near it."""
-    job = plan_store(recipe, machine, dataset, described, watch)
+    job = job_of(recipe, machine, dataset, described, watch)
     try:
         return find_store(job, recipe)
     except StoreNotFoundError:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vggfeat.files.publish import make_folder, publishing
 from vggfeat.nets.architectures import Architecture
 from vggfeat.weights.formats import Port
 from vggfeat.weights.formats.layouts import CONVERTED
 from vggfeat.weights.formats.plain import FloatArray, Plain, Refused, read_header, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def convert(

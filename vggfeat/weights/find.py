@@ -7,11 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vggfeat.errors import WeightsError, WeightsNotFoundError, nearest
 from vggfeat.files.digests import sha256_of
@@ -23,6 +21,9 @@ from vggfeat.weights.convert import convert, converted_metadata
 from vggfeat.weights.formats.layouts import LAYOUTS
 from vggfeat.weights.formats.sniff import Channels
 from vggfeat.weights.local import candidates, families, place_of, weight_folders
+
+if TYPE_CHECKING:  # finding and identifying weights needs no torch; drawing and reading them does
+    from torch import Tensor
 
 RANDOM_SCHEME = 1  # raised whenever `random_tensors` draws other numbers
 _DRAWN_AT_ONCE = 1 << 22
@@ -134,6 +135,8 @@ def random_tensors(net: Architecture, seed: int) -> dict[str, Tensor]:
     Returns:
         "conv1_1.weight" and so on, float32.
     """
+    import torch
+
     tensors = {}
     for layer in net.layers():
         tensors[f"{layer.name}.weight"] = torch.from_numpy(_he_normal(layer, seed))

@@ -9,7 +9,6 @@ from pathlib import Path
 from vggfeat.errors import WeightsError, nearest
 from vggfeat.files.digests import user_cache
 from vggfeat.files.examine import Examined, State, examine
-from vggfeat.files.fetch import fetch
 from vggfeat.watch import Watch
 from vggfeat.weights import formats
 from vggfeat.weights.catalogue import PublishedWeights, catalogue
@@ -102,6 +101,8 @@ def fetch_file(file: PublishedWeights, watch: Watch) -> Path:
     """
     if not file.usable:
         raise WeightsError(f"{file.name} cannot be used.", file.reason)
+
+    from vggfeat.files.fetch import fetch
 
     def check(path: Path) -> None:
         formats.recognise(path)

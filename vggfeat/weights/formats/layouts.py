@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from vggfeat.errors import WeightsError
 from vggfeat.nets.architectures import Architecture
 from vggfeat.weights.formats.sniff import Channels, Format, LayoutName
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONVERTED = "vggfeat-weights 1"  # the format that our own files name in their metadata
 
