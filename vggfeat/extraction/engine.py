@@ -184,7 +184,7 @@ class Extractor:
     def _windows(self, pool: ThreadPoolExecutor, tasks: Iterable[ShardTask]) -> Iterator[_Step]:
         """Yield the steps of every task, the decoding of each already under way."""
         for task in tasks:
-            shard = _Shard(task, self.plan, self.net.architecture.descriptor_size(self.net.tap))
+            shard = _Shard(task, self.plan, self.net.tap.channels)
             wanted = {
                 row: [s for s in range(len(self.plan.scales)) if s not in task.known.get(row, {})]
                 for row in range(len(task.items))
@@ -307,7 +307,7 @@ class Extractor:
             for name, x in self.net.activations(self.net.normalised(side)):
                 if not torch.isfinite(x).all():
                     return NonFiniteError(launched.shard.task.items[row].id, name)
-        return NonFiniteError(launched.shard.task.items[row].id, self.net.tap)
+        return NonFiniteError(launched.shard.task.items[row].id, self.net.tap.layer)
 
 
 def memory_for(form: Callable[..., object]) -> AbstractContextManager[Callable[[], None]]:

@@ -90,7 +90,7 @@ def form_of(
 
 def pads(net: Architecture, device: torch.device, precision: Precision) -> bool:
     """Tell whether images of different sizes need a canvas to share a batch."""
-    return not (device.type == "cpu" and precision == "float32" and RaggedVgg.serves(net))
+    return not (device.type == "cpu" and precision == "float32" and not net.lrn)
 
 
 def torch_device(name: str) -> torch.device:
