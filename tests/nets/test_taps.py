@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,8 +40,14 @@ def _added(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(architectures.TAPS, name, what)
 
 
+@cache
+def tensors_of(own: Architecture) -> dict[str, Tensor]:
+    return with_biases(own)
+
+
 def net(tap: str, profile: str = "oxford", own: Architecture = NET) -> DenseVgg:
-    return DenseVgg(own, with_biases(own), PROFILES[profile], tap)
+    tensors = {name: tensor.clone() for name, tensor in tensors_of(own).items()}
+    return DenseVgg(own, tensors, PROFILES[profile], tap)
 
 
 def pictures(sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -78,7 +86,7 @@ def plainly(
 def expected(
     images: Sequence[Tensor], tap: str, profile: str = "oxford", own: Architecture = NET
 ) -> Tensor:
-    return torch.stack([plainly(with_biases(own), own, image, tap, profile) for image in images])
+    return torch.stack([plainly(tensors_of(own), own, image, tap, profile) for image in images])
 
 
 def furthest(found: Tensor, reference: Tensor) -> float:
@@ -112,36 +120,39 @@ def test_what_a_map_s_size_is_and_which_image_is_too_small(tap: str, profile: st
     assert own.tap.enough == {"f": 224}.get(tap[0], 2**own.tap.pools)
 
 
-@pytest.mark.parametrize("tap", [*OWN, *ADDED])
-@pytest.mark.parametrize("profile", ["oxford", "torchvision"])
+def quick(*taps: str) -> list[Any]:
+    """Every tap, all but these marked slow."""
+    return [
+        tap if tap in taps else pytest.param(tap, marks=pytest.mark.slow) for tap in (*OWN, *ADDED)
+    ]
+
+
+@pytest.mark.parametrize("tap", quick("conv1_1", "pool1", "pool4", "conv5_3", "fc7", *ADDED))
 @torch.inference_mode()
-def test_the_dense_the_ragged_and_the_padded_form(tap: str, profile: str) -> None:
+def test_the_dense_and_the_padded_form(tap: str) -> None:
     images = pictures([(224, 229), (241, 230)])
-    reference = expected(images, tap, profile)
-    wide = net(tap, profile).double()
-    alone = torch.cat([wide(image[None]) for image in images])
-    # mean and std are rounded to float32 where the net is made
-    assert furthest(alone, reference) <= 1e-6
-    ragged = RaggedVgg(net(tap, profile), threads=2, pixels=1 << 20)
-    assert furthest(ragged(images, (0, 0), mirror=False), reference) <= BOUND
-    canvas = CanvasVgg(net(tap, profile), graphs=False)
+    reference = expected(images, tap, "torchvision")
+    canvas = CanvasVgg(net(tap, "torchvision"), graphs=False)
     assert furthest(canvas(images, (256, 256), mirror=False), reference) <= BOUND
+    wide = net(tap, "torchvision").double()
+    alone = torch.cat([wide(image[None]) for image in images])
+    assert furthest(alone, reference) <= 1e-6  # mean and std have been rounded to float32
     canvas = CanvasVgg(wide, graphs=False)
     assert furthest(canvas(images, (256, 256), mirror=False), alone) <= BOUND_DOUBLE
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=4),
-    st.sampled_from(["oxford", "torchvision"]),
-    st.sampled_from(SMALL),
-    st.sampled_from(["vgg16-thin", "vgg16c-thin"]),
-)
-@settings(max_examples=25, deadline=None)
-@torch.inference_mode()
-def test_images_as_small_as_can_be(
-    sizes: list[tuple[int, int]], profile: str, tap: str, name: str
+@pytest.mark.parametrize("tap", quick("conv1_1", "conv4_2", "pool4", "conv5_3", *ADDED))
+def test_the_ragged_form(tap: str) -> None:
+    images = pictures([(224, 229), (241, 230)])
+    ragged = RaggedVgg(net(tap, "torchvision"), threads=2, pixels=1 << 20)
+    found = ragged(images, (0, 0), mirror=False)
+    assert furthest(found, expected(images, tap, "torchvision")) <= BOUND
+    assert torch.equal(found[1:], ragged(images[1:], (0, 0), mirror=False))
+
+
+def check_small(
+    sizes: Sequence[tuple[int, int]], profile: str, tap: str, own: Architecture
 ) -> None:
-    own = ARCHITECTURES[name]
     smallest = net(tap, profile, own).smallest_side()
     images = pictures([(max(h, smallest), max(w, smallest)) for h, w in sizes])
     reference = expected(images, tap, profile, own)
@@ -151,6 +162,25 @@ def test_images_as_small_as_can_be(
     assert torch.equal(together[:1], ragged(images[:1], (0, 0), mirror=False))
     canvas = CanvasVgg(net(tap, profile, own), graphs=False)
     assert furthest(canvas(images, (80, 80), mirror=False), reference) <= BOUND
+
+
+@pytest.mark.parametrize("tap", ["conv1_1", "pool2"])
+def test_images_of_a_few_pixels(tap: str) -> None:
+    check_small([(1, 1), (2, 1), (1, 7), (3, 2), (9, 5)], "oxford", tap, NET)
+
+
+@pytest.mark.slow
+@given(
+    st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=4),
+    st.sampled_from(["oxford", "torchvision"]),
+    st.sampled_from(SMALL),
+    st.sampled_from(["vgg16-thin", "vgg16c-thin"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_images_as_small_as_can_be(
+    sizes: list[tuple[int, int]], profile: str, tap: str, name: str
+) -> None:
+    check_small(sizes, profile, tap, ARCHITECTURES[name])
 
 
 @pytest.mark.parametrize(("tap", "side"), [("pool5", 31), ("pool4", 15), ("conv2_1", 1)])
@@ -170,17 +200,7 @@ def test_one_pixel_less_is_refused(tap: str, side: int) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "tap",
-    [
-        *("pool4", "conv5_3", "fc6-linear"),
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in (*OWN, "fc8")
-            if name not in {"pool4", "conv5_3"}
-        ),
-    ],
-)
+@pytest.mark.parametrize("tap", quick("pool4", "conv5_3", "fc6-linear"))
 def test_the_8_bit_form(tap: str) -> None:
     pytest.importorskip("openvino", reason='pip install "vggfeat[int8]"')
     try:
