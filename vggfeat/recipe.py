@@ -23,6 +23,7 @@ from vggfeat.classify.measures import measure_of
 from vggfeat.data.names import NAMED, known, own_measure, slug
 from vggfeat.errors import RecipeError, nearest
 from vggfeat.nets.architectures import architecture, known_tap
+from vggfeat.nets.precisions import known_precision
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # that a user or a file may choose: it leads nowhere
 
@@ -30,7 +31,7 @@ Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
 Region = Literal["image", "box"]
 TapName = Annotated[str, AfterValidator(known_tap)]
-Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
+PrecisionName = Annotated[str, AfterValidator(known_precision)]
 
 
 class _Record(BaseModel):
@@ -113,7 +114,7 @@ class Draft(_Record):
     tap: TapName = "fc7"
     pooling: Literal["ceil", "floor"] | None = None
     regions: tuple[Region, ...] | None = None
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
     aggregate: Aggregate | None = None
     normalise: Literal["after", "before"] = "after"
     loss: Loss = "hinge"

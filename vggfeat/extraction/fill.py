@@ -17,6 +17,7 @@ from vggfeat.extraction.calibration import calibrated
 from vggfeat.extraction.find import tell_near_matches
 from vggfeat.extraction.job import StoreJob
 from vggfeat.nets.architectures import architecture
+from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Machine
 from vggfeat.store.layout import DESCRIPTORS, PLAN, StorePlan
 from vggfeat.store.reader import DescriptorStore, adopt
@@ -181,7 +182,7 @@ def _extractor(
     from vggfeat.extraction.engine import ExtractionPlan, Extractor
     from vggfeat.nets.forms import torch_device
 
-    int8 = plan.recipe["precision"] == "int8"
+    precision = plan.recipe["precision"]
     execution = execution_on(plan, machine)
     return Extractor(
         net.to(torch_device(machine.device)),
@@ -190,14 +191,14 @@ def _extractor(
             mirror=plan.recipe["mirror"],
             interpolation=plan.recipe["interpolation"],
             resampler=plan.recipe["resampler"].partition("-")[0],
-            precision=plan.recipe["precision"],
+            precision=precision,
             window_pixels=execution["window_pixels"],
             batch_pixels=execution["batch_pixels"],
             canvas=execution["canvas"],
             threads=execution["threads"],
         ),
         workers=workers(machine),
-        calibration=calibrated(job, net) if int8 else None,
+        calibration=calibrated(job, net) if PRECISIONS[precision].calibrated else None,
         on_error=machine.on_error,
         advance=advance,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -187,6 +187,8 @@ class Int8Vgg:
         CalibrationError: If the calibration is another net's or another library's.
         Int8Unavailable: If the library is not installed or the processor too old.
     """
+
+    allocates: ClassVar = False
 
     def __init__(self, net: DenseVgg, calibration: Calibration, threads: int) -> None:
         installed = runtime()

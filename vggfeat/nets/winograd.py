@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +89,8 @@ class RaggedVgg:
         threads: That share the work.
         pixels: Bound on what is computed together; one image may exceed it.
     """
+
+    allocates: ClassVar = False
 
     def __init__(self, net: DenseVgg, *, threads: int, pixels: int) -> None:
         self._net = net
