@@ -28,7 +28,7 @@ from benchmarks.common import DATA, EngineError, Worker, median, seconds, serve,
 from vggfeat.extraction import provide as supplies
 from vggfeat.extraction.engine import memory_for
 from vggfeat.extraction.workers import extract
-from vggfeat.nets.forms import FORMS
+from vggfeat.nets.forms import FORMS, Form, numerics
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.watch import Watch
 
@@ -82,11 +82,11 @@ def loss(values: Mapping[str, Any], device: str, repeat: int) -> dict[str, Any]:
     with _calls() as recorded:
         extract_once(values, device)
     batches = list(recorded)
-    images = _images(values)
+    images, precision = _images(values), str(values.get("precision", "float32"))
 
     @torch.inference_mode()
     def bare() -> None:
-        with memory_for(batches[0][0]):
+        with memory_for(batches[0][0]), numerics(precision):
             for form, args, options, _ in batches:
                 form(*args, **options)
 
@@ -114,7 +114,7 @@ def loss(values: Mapping[str, Any], device: str, repeat: int) -> dict[str, Any]:
     }
 
 
-_Call = tuple[Callable[..., object], tuple[object, ...], dict[str, object], float]
+_Call = tuple[Form, tuple[Any, ...], dict[str, Any], float]
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def _calls(keep: int | None = None) -> Iterator[list[_Call]]:
     found: list[_Call] = []
 
     def recording(original: Callable[..., object]) -> Callable[..., object]:
-        def call(form: Callable[..., object], *args: object, **options: object) -> object:
+        def call(form: Form, *args: object, **options: object) -> object:
             if keep is None or len(found) < keep:
                 found.append((form, args, options, time.perf_counter()))
             return original(form, *args, **options)

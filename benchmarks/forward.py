@@ -37,7 +37,7 @@ from vggfeat.extraction.allocator import memory_kept
 from vggfeat.extraction.images import rescaled_size
 from vggfeat.nets.architectures import ARCHITECTURES, architecture
 from vggfeat.nets.canvas import CanvasVgg
-from vggfeat.nets.forms import Precision, form_of
+from vggfeat.nets.forms import form_of, numerics
 from vggfeat.nets.int8 import calibrate
 from vggfeat.nets.profile import WeightProfile
 from vggfeat.nets.vgg import DenseVgg
@@ -125,7 +125,7 @@ def timm_batched(model: str, device: str) -> Describe:
     return describe
 
 
-def ours(precision: Precision) -> Callable[[str, str], Describe]:
+def ours(precision: str) -> Callable[[str, str], Describe]:
     """Return what builds the form of the net that `vggfeat extract` would use."""
 
     def build(model: str, device: str) -> Describe:
@@ -144,7 +144,8 @@ def ours(precision: Precision) -> Callable[[str, str], Describe]:
 
         def describe(images: Tensor) -> Tensor:
             size = images.shape[1], images.shape[2]
-            return form(list(images), size, mirror=True).double().cpu()
+            with numerics(precision):
+                return form(list(images), size, mirror=True).double().cpu()
 
         return kept(describe) if isinstance(form, CanvasVgg) else describe
 

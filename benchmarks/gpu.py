@@ -34,7 +34,7 @@ from vggfeat.classify.measures import Doubles, Floats
 from vggfeat.classify.svm import DEFAULT_GRID
 from vggfeat.demo.images import make_voc
 from vggfeat.nets.architectures import architecture
-from vggfeat.nets.forms import form_of
+from vggfeat.nets.forms import form_of, numerics
 from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.weights.find import find_weights
@@ -82,8 +82,9 @@ def exactness(model: str, device: str) -> list[dict[str, Any]]:
             sides = [plain(torch.stack([image, image.flip(1)])) for image in images]
         net = DenseVgg(architecture_, tensors, own).to(device)
         form = form_of(net, "float32", threads=cores(), batch_pixels=_MOST_PIXELS)
-        for _ in range(_REPLAYED):
-            found = form(images, _EXACT_CANVAS, mirror=True)
+        with numerics("float32"):
+            for _ in range(_REPLAYED):
+                found = form(images, _EXACT_CANVAS, mirror=True)
         apart = distance(found.cpu(), torch.stack([side.mean(dim=0) for side in sides]))
         rows.append({"profile": name, "ceil_mode": own.ceil_mode, **apart})
     return rows

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {  # one line a room
     "data": {"files"},
     "store": {"files"},
     "classify": {"files"},
-    "recipe": {"nets.architectures", "data.names", "classify.measures"},
+    "recipe": {"nets.architectures", "nets.precisions", "data.names", "classify.measures"},
     "report": {"classify.measures", "data.names", "recipe", "files"},
     "extraction": {*_LOW},
     "transfer": {*_HIGH},

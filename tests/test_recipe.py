@@ -413,16 +413,38 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_field(field: str, value: ob
     assert " in the command line. " in message
 
 
-@pytest.mark.parametrize("scales", [[223], [256, 100], [0], [-256], []])
+@pytest.mark.parametrize("scales", [[223], [256, 100], [0], [-256]])
 def test_a_scale_below_224_is_refused(scales: list[int]) -> None:
     message = complaint(scales=scales)
-    assert "at least 224 pixels" in message
-    if scales:
-        assert f"Q = {min(scales)}." in message
+    assert "at least 224 pixels: fc7 needs 7×7 cells of 32." in message
+    assert f"Q = {min(scales)}." in message
 
 
 def test_a_scale_of_224_is_allowed() -> None:
     assert build(scales=[224]).q == (224,)
+
+
+def test_no_scale_at_all_is_refused() -> None:
+    assert complaint(scales=[]).startswith("No scale at all. Expected one or more.")
+
+
+@pytest.mark.parametrize(
+    ("tap", "enough"),
+    [("fc6", 224), ("pool5", 32), ("conv5_1", 16), ("pool4", 16), ("pool1", 2), ("conv1_2", 1)],
+)
+def test_each_tap_has_its_own_smallest_scale(tap: str, enough: int) -> None:
+    assert build(tap=tap, scales=[enough]).q == (enough,)
+    message = complaint(tap=tap, scales=[256, enough - 1])
+    assert message.startswith(f"Scale Q = {enough - 1}. ")
+    assert f"at least {enough} pixels: {tap} needs " in message
+
+
+def test_each_net_must_have_the_tap() -> None:
+    assert build(models=["vgg16", "vgg19"], tap="conv5_3").descriptor_size == 2 * 512
+    message = complaint(models=["vgg16", "vgg11"], tap="conv5_3")
+    assert message.startswith("vgg11 has no tap 'conv5_3'. Did you mean 'conv5_")
+    assert "conv5_2" in message.partition("Valid: ")[2]
+    assert "conv5_3" not in message.partition("Valid: ")[2]
 
 
 def test_a_scale_that_occurs_twice_is_refused() -> None:

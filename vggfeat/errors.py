@@ -118,13 +118,31 @@ class WeightsNotFoundError(WeightsError, FileNotFoundError):
 
 
 class MapTooSmallError(VggfeatError, ValueError):
-    """An image is too small for fc6, which covers 7×7 cells of pool5."""
+    """An image is too small for a layer: fc6 covers 7×7 cells of pool5, and others one at least.
 
-    def __init__(self, height: int, width: int, map_size: tuple[int, int]) -> None:
+    Args:
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+        cells: Height and width of the last pool's map.
+        layer: The one that would have no cell.
+        pools: Number of pools before its end.
+        window: Side of what it needs of the last pool's map, cells.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        cells: tuple[int, int],
+        layer: str,
+        pools: int,
+        window: int,
+    ) -> None:
+        side = window << pools
         super().__init__(
-            f"An image of {height}×{width} pixels gives a pool5 map of "
-            f"{map_size[0]}×{map_size[1]} cells.",
-            "fc6 needs at least 7×7, that is 224×224 pixels.",
+            f"An image of {height}×{width} pixels gives a pool{pools} map of "
+            f"{cells[0]}×{cells[1]} cells.",
+            f"{layer} needs at least {window}×{window}, that is {side}×{side} pixels.",
             "Choose a larger scale Q.",
         )
 

@@ -7,21 +7,31 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from vggfeat.classify.measures import measure_of
 from vggfeat.data.names import NAMED, known, own_measure, slug
 from vggfeat.errors import RecipeError, nearest
-from vggfeat.nets.architectures import SMALLEST_SIDE, Tap, architecture
+from vggfeat.nets.architectures import architecture, known_tap
+from vggfeat.nets.precisions import known_precision
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # that a user or a file may choose: it leads nowhere
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
 Region = Literal["image", "box"]
-Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
+TapName = Annotated[str, AfterValidator(known_tap)]
+PrecisionName = Annotated[str, AfterValidator(known_precision)]
 
 
 class _Record(BaseModel):
@@ -73,7 +83,8 @@ class Draft(_Record):
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
         resampler: What rescales: Pillow, or torch on the net's device.
-        tap: The layer that is averaged.
+        tap: The layer that is averaged: fc7, fc6, pool5, conv5_3, ...; fc7-linear is before its
+            ReLU.
         pooling: Rounding of odd sizes in the net's pools, up or down; None for that of the weights.
         regions: Where the items are boxes: what of each is described, the whole image, the box, or
             both for late fusion; None for the data set's own.
@@ -100,10 +111,10 @@ class Draft(_Record):
     mirror: bool = True
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     resampler: Literal["pillow", "torch"] = "pillow"
-    tap: Tap = "fc7"
+    tap: TapName = "fc7"
     pooling: Literal["ceil", "floor"] | None = None
     regions: tuple[Region, ...] | None = None
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
     aggregate: Aggregate | None = None
     normalise: Literal["after", "before"] = "after"
     loss: Loss = "hinge"
@@ -136,11 +147,9 @@ class Draft(_Record):
     @field_validator("scales")
     @classmethod
     def _sound_scales(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is not None and min(value, default=0) < SMALLEST_SIDE:
+        if value == ():
             raise RecipeError(
-                f"Scale Q = {min(value)}." if value else "No scale at all.",
-                f"Every scale must be at least {SMALLEST_SIDE} pixels: fc6 covers 7×7 cells of 32.",
-                "Choose larger scales, for example --scales 256,384,512.",
+                "No scale at all.", "Expected one or more.", "For example --scales 256,384,512."
             )
         if value is not None and len(set(value)) != len(value):
             raise RecipeError(f"Scales {value}: one occurs twice.")
@@ -197,6 +206,7 @@ class Recipe(Draft):
                 "Its value for one class rises as the others' C falls: no class can choose alone.",
                 "Pass --choose-c shared, or an average precision as --measure.",
             )
+        _check_tap(self)
         record = known(self.dataset)
         check_measure(self, one_class=record.one_class)
         if "box" in self.regions and not record.boxes:
@@ -299,6 +309,20 @@ def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:
             f"Its images have any number of classes, so there is no {own.label}.",
             "Pass --measure voc2007 or voc2010.",
         )
+
+
+def _check_tap(recipe: Recipe) -> None:
+    """Check that each net has the tap, and gives it a cell at every scale."""
+    for model in recipe.models:
+        tap = architecture(model).tap(recipe.tap)
+        if min(recipe.scales) < tap.enough:
+            cells = f"{tap.window}×{tap.window} cells" if tap.window > 1 else "one cell"
+            raise RecipeError(
+                f"Scale Q = {min(recipe.scales)}.",
+                f"Every scale must be at least {tap.enough} pixels: {tap.layer} needs {cells} "
+                f"of {1 << tap.pools}.",
+                "Choose larger scales, for example --scales 256,384,512.",
+            )
 
 
 class Machine(_Record):

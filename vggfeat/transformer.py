@@ -31,6 +31,7 @@ from vggfeat.extraction.images import Pixels, as_file, sha256
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import provide_weights
 from vggfeat.files.sources import FileSource
+from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Draft, Machine, Recipe
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.samples import Block, fused, read_fused
@@ -187,12 +188,12 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if isinstance(self.weights, os.PathLike):
             values["weights"] = os.fspath(self.weights)
         recipe = Recipe.build({**values, "dataset": _DATASET}, _WHO)
-        if recipe.precision == "int8":
+        if PRECISIONS[recipe.precision].calibrated:
             raise RecipeError(
-                f"precision = 'int8' in {_WHO}.",
-                "An 8-bit net is calibrated on the images of a store, so that the row of an image "
+                f"precision = {recipe.precision!r} in {_WHO}.",
+                "Such a net is calibrated on the images of a store, so that the row of an image "
                 "would hang on the others.",
-                "Choose another one, or read what `vggfeat extract --precision int8` has stored.",
+                "Choose another one, or read what `vggfeat extract` has stored so.",
             )
         return recipe
 

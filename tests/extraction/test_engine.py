@@ -18,6 +18,7 @@ from vggfeat.files.sources import FileSource
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
+from vggfeat.nets.winograd import RaggedVgg
 from vggfeat.store.rows import Rows, Status
 from vggfeat.weights.find import random_tensors
 
@@ -146,6 +147,30 @@ def test_a_precision_for_gpus_is_refused_on_the_cpu() -> None:
     for precision in ("tf32", "float16"):
         with pytest.raises(RecipeError, match=f"precision = '{precision}' on the CPU"):
             Extractor(net(), plan(precision=precision), workers=1)
+
+
+def test_whoever_takes_the_rows_keeps_his_own_settings_of_torch(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    def settings() -> tuple[object, ...]:
+        return torch.backends.cudnn.deterministic, torch.get_num_threads()
+
+    meanwhile = []
+    convolved = RaggedVgg.__call__
+
+    def noting(
+        form: RaggedVgg, images: Sequence[torch.Tensor], canvas: tuple[int, int], *, mirror: bool
+    ) -> torch.Tensor:
+        meanwhile.append(settings())
+        return convolved(form, images, canvas, mirror=mirror)
+
+    monkeypatch.setattr(RaggedVgg, "__call__", noting)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    threads(3)
+    for _ in Extractor(net(), plan(threads=2), workers=1).run([task(photos[:1]), task(photos[1:])]):
+        assert settings() == (False, 3)
+    assert settings() == (False, 3)
+    assert set(meanwhile) == {(True, 2)}
 
 
 def test_the_same_plan_gives_the_same_bytes(photos: list[Path]) -> None:

@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from vggfeat.errors import MapTooSmallError, RecipeError
-from vggfeat.nets.architectures import ARCHITECTURES, Architecture, architecture, pool5_size
+from vggfeat.nets.architectures import ARCHITECTURES, Architecture, architecture, map_size
 
 # name: weight layers, parameters, of the convolutions alone, GMAC at 224² (Table 2, and counted)
 PAPER = {
@@ -99,10 +99,10 @@ def test_map_sizes_follow_from_the_pools(name: str, ceil_mode: bool) -> None:
 
 def test_map_sizes_of_the_spec() -> None:
     sides = {224: 1, 256: 2, 288: 3, 352: 5, 384: 6, 416: 7, 512: 10, 640: 14, 768: 18}
-    assert {q: pool5_size(q, ceil_mode=False) - 6 for q in sides} == sides
+    assert {q: map_size(q, 5, ceil_mode=False) - 6 for q in sides} == sides
     longer = [q * 4 // 3 for q in (256, 384, 512, 640, 768)]
-    floor = [pool5_size(side, ceil_mode=False) - 6 for side in longer]
-    ceil = [pool5_size(side, ceil_mode=True) - 6 for side in (341, 512, 683, 853, 1024)]
+    floor = [map_size(side, 5, ceil_mode=False) - 6 for side in longer]
+    ceil = [map_size(side, 5, ceil_mode=True) - 6 for side in (341, 512, 683, 853, 1024)]
     assert floor == [4, 10, 15, 20, 26]
     assert ceil == [5, 10, 16, 21, 26]
 

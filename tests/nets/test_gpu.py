@@ -12,7 +12,7 @@ from tests.extraction.test_engine import photos as photos  # noqa: PLC0414  (a f
 from tests.nets.test_forms import alone, furthest, pictures
 from tests.nets.test_forms import net as small_net
 from vggfeat.extraction.engine import Extractor
-from vggfeat.nets.forms import form_of
+from vggfeat.nets.forms import form_of, numerics
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -26,10 +26,11 @@ def test_canvases_and_their_graphs_are_the_cpu_s_images_alone(profile: str, mirr
     on_gpu = small_net(profile=profile).to("cuda")
     form = form_of(on_gpu, "float32", threads=2, batch_pixels=1 << 24)
     expected = alone(small_net(profile=profile), images, mirror=mirror)
-    for _ in range(4):  # plain, plain, captured, replayed
-        assert furthest(form(images, (320, 320), mirror=mirror).cpu(), expected) <= BOUND
     other = pictures(SIZES, seed=1)
-    changed = form(other, (320, 320), mirror=mirror).cpu()  # a graph that is given other images
+    with numerics("float32"):
+        for _ in range(4):  # plain, plain, captured, replayed
+            assert furthest(form(images, (320, 320), mirror=mirror).cpu(), expected) <= BOUND
+        changed = form(other, (320, 320), mirror=mirror).cpu()  # a graph with other images
     assert furthest(changed, alone(small_net(profile=profile), other, mirror=mirror)) <= BOUND
 
 
@@ -40,11 +41,12 @@ def test_lower_precisions_stay_near(precision: str, bound: float) -> None:
     images = pictures(SIZES)
     form = form_of(
         small_net().to("cuda"),
-        precision,  # type: ignore[arg-type]  # one of them
+        precision,
         threads=2,
         batch_pixels=1 << 24,
     )
-    found = form(images, (320, 320), mirror=True).cpu()
+    with numerics(precision):
+        found = form(images, (320, 320), mirror=True).cpu()
     assert furthest(found, alone(small_net(), images, mirror=True)) <= bound
 
 
@@ -63,12 +65,14 @@ def test_rows_are_the_cpu_s(photos: list[Path], resampler: str) -> None:
 def test_too_small_a_memory_halves_the_batch() -> None:
     images = pictures([(256, 256)] * 8)
     form = form_of(small_net().to("cuda"), "float32", threads=2, batch_pixels=1 << 24)
-    expected = form(images, (256, 256), mirror=True).cpu()
+    with numerics("float32"):
+        expected = form(images, (256, 256), mirror=True).cpu()
     torch.cuda.empty_cache()
     used = torch.cuda.memory_reserved() + 24 * 2**20
     torch.cuda.set_per_process_memory_fraction(used / torch.cuda.mem_get_info()[1])
     try:
-        found = form(images, (256, 256), mirror=True).cpu()
+        with numerics("float32"):
+            found = form(images, (256, 256), mirror=True).cpu()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert getattr(form, "halved", 0) > 0

@@ -15,17 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vggfeat.nets.architectures import ARCHITECTURES, Tap
+from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.winograd import RaggedVgg
 from vggfeat.weights.find import random_tensors
 
-TAPS: tuple[Tap, ...] = ("fc7", "fc7-linear", "fc6", "pool5")
+TAPS: tuple[str, ...] = ("fc7", "fc7-linear", "fc6", "pool5")
 PROFILES_OF = {"ceil": "oxford", "floor": "torchvision"}  # a profile that pools so
 
 
-def net(name: str = "vgg11-thin", pooling: str = "ceil", tap: Tap = "fc7") -> DenseVgg:
+def net(name: str = "vgg11-thin", pooling: str = "ceil", tap: str = "fc7") -> DenseVgg:
     architecture = ARCHITECTURES[name]
     tensors = random_tensors(architecture, 0)
     return DenseVgg(architecture, tensors, PROFILES[PROFILES_OF[pooling]], tap)
@@ -55,7 +55,7 @@ def check(plain: DenseVgg, images: Sequence[Tensor], dice: random.Random) -> Non
 
 @pytest.mark.parametrize("pooling", ["ceil", "floor"])
 @pytest.mark.parametrize("tap", TAPS)
-def test_a_row_does_not_depend_on_company_order_threads_or_batches(tap: Tap, pooling: str) -> None:
+def test_a_row_does_not_depend_on_company_order_threads_or_batches(tap: str, pooling: str) -> None:
     images = pictures([(224, 229), (230, 224), (241, 263)])
     check(net(pooling=pooling, tap=tap), images, random.Random(0))
 
@@ -83,14 +83,14 @@ def test_small_maps_of_awkward_sizes(
 )
 @settings(max_examples=25, deadline=None)
 def test_thin_nets(
-    sizes: list[tuple[int, int]], pooling: str, tap: Tap, name: str, dice: random.Random
+    sizes: list[tuple[int, int]], pooling: str, tap: str, name: str, dice: random.Random
 ) -> None:
     check(net(name, pooling, tap), pictures(sizes), dice)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "tap"), [("vgg16", "fc7"), ("vgg16c", "fc6"), ("vgg11", "pool5")])
-def test_full_nets(name: str, tap: Tap) -> None:
+def test_full_nets(name: str, tap: str) -> None:
     images = pictures([(256, 341), (224, 224), (384, 257), (301, 256)])
     check(net(name, tap=tap), images, random.Random(1))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.conftest import photo
 from tests.support.reference import sliding_descriptor
 from vggfeat.errors import MapTooSmallError
-from vggfeat.nets.architectures import ARCHITECTURES, Architecture, Tap
+from vggfeat.nets.architectures import ARCHITECTURES, Architecture
 from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.weights.find import random_tensors
@@ -250,7 +250,7 @@ def test_the_full_net_is_timms_dense_vgg(tmp_path: Path, size: tuple[int, int]) 
     [("fc7", 512, False), ("fc7-linear", 512, True), ("fc6", 512, False), ("pool5", 64, False)],
 )
 @torch.inference_mode()
-def test_every_tap(tap: Tap, size: int, negative: bool) -> None:
+def test_every_tap(tap: str, size: int, negative: bool) -> None:
     net = ARCHITECTURES["vgg16-thin"]
     dense = DenseVgg(net, with_biases(net), PROFILES["oxford"], tap)
     described = dense(batch(224, 256))

@@ -35,7 +35,7 @@ from vggfeat.extraction import budget
 from vggfeat.extraction.workers import extract
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.recipe import Machine, Precision, Recipe
+from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError
 from vggfeat.report.text import percent, result_text
 from vggfeat.store.layout import StorePlan
@@ -690,7 +690,7 @@ def test_what_is_free_decides_no_bit(machine: Machine, monkeypatch: pytest.Monke
     sysconf, free = os.sysconf, {"SC_AVPHYS_PAGES": 1000}
     monkeypatch.setattr(os, "sysconf", lambda name: free.get(name) or sysconf(name))
     monkeypatch.setitem(free, "SC_PHYS_PAGES", 1 << 22)
-    cases: list[tuple[str, Precision]] = [
+    cases: list[tuple[str, str]] = [
         ("vgg16", "float32"),
         ("vgg16", "bfloat16"),
         ("vgg11-lrn", "float32"),

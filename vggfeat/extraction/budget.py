@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from vggfeat.extraction.job import Budget, StoreJob
 from vggfeat.nets.architectures import Architecture, architecture
-from vggfeat.nets.devices import check_precision, device_of
-from vggfeat.recipe import Machine, Precision, Recipe, device_names
+from vggfeat.nets.devices import device_of
+from vggfeat.nets.precisions import way_of
+from vggfeat.recipe import Machine, Recipe, device_names
 from vggfeat.store.layout import StorePlan
 from vggfeat.store.writer import shard_rows
 
@@ -28,7 +29,6 @@ _BATCH_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # six pairs of 256×341 go to
 
 
 _FEWEST_PIXELS = 1 << 16  # a batch never has less: one side of 256×256
-_CANVAS = {"cpu": 32, "cuda": 64}  # pixels; 32 is pool5's stride
 
 
 _BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
@@ -50,15 +50,13 @@ def budget_of(job: StoreJob, machine: Machine) -> Budget:
     return Budget(execution=execution, shard_rows=shard_rows(seconds, row_bytes))
 
 
-def execution_of(precision: Precision, machine: Machine, net: Architecture) -> dict[str, Any]:
+def execution_of(precision: str, machine: Machine, net: Architecture) -> dict[str, Any]:
     """Decide in which portions, and with how many threads, a net works here."""
     import torch
 
-    from vggfeat.nets.forms import pads
-
     device = torch.device(device_of(device_names(machine.device)[0]))
-    check_precision(precision, device.type)
-    padded = pads(net, device, precision)
+    canvas = way_of(net, precision, device.type).canvas
+    padded = canvas is not None
     # Of a pixel, while the largest map and the one before it are there. torch keeps a third.
     pixel_bytes = 4 * net.blocks[0][0].width * (3 if padded else 1.25) + 15
     batch = _BATCH_PIXELS[device.type]
@@ -68,7 +66,7 @@ def execution_of(precision: Precision, machine: Machine, net: Architecture) -> d
         "threads": torch.get_num_threads(),
         "window_pixels": _WINDOW_PIXELS,
         "batch_pixels": max(_FEWEST_PIXELS, min(batch, int(spare / pixel_bytes))),
-        "canvas": (1 if precision == "int8" else _CANVAS[device.type]) if padded else None,
+        "canvas": canvas,
         "processor": platform.machine(),
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vggfeat.errors import ImageReadError
 from vggfeat.extraction.job import StoreJob
 from vggfeat.extraction.row_recipe import RowRecipe
+from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Recipe, fingerprint
 from vggfeat.store.layout import StorePlan
 
@@ -41,7 +42,7 @@ def calibration_identity(
     recipe: Recipe, digests: Sequence[str], calibrated: Path | None
 ) -> str | None:
     """Return the identity of an 8-bit net, beside that of its float weights; None of any other."""
-    if recipe.precision != "int8":
+    if not PRECISIONS[recipe.precision].calibrated:
         return None
     if calibrated is not None:
         return RowRecipe.read(StorePlan.read(calibrated).recipe, calibrated).calibration

@@ -15,7 +15,8 @@ from vggfeat.extraction.job import StoreJob
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import survey
 from vggfeat.nets.architectures import architecture
-from vggfeat.nets.devices import check_precision, device_of, usual_threads
+from vggfeat.nets.devices import device_of, usual_threads
+from vggfeat.nets.precisions import way_of
 from vggfeat.recipe import Machine, Recipe, device_names
 from vggfeat.store.layout import DESCRIPTORS
 from vggfeat.store.reuse import Donors
@@ -145,10 +146,9 @@ def _unplanned(
 
 def _row_seconds(recipe: Recipe, machine: Machine, model: str, flop: float) -> float:
     """Estimate the seconds for one image of so many operations, here."""
-    device = device_of(device_names(machine.device)[0])
-    check_precision(recipe.precision, device)
-    where = device.partition(":")[0], usual_threads()
-    return row_seconds(flop, len(recipe.q), architecture(model), where)
+    net, device = architecture(model), device_of(device_names(machine.device)[0]).partition(":")[0]
+    way_of(net, recipe.precision, device)  # a precision that the device has not is refused here
+    return row_seconds(flop, len(recipe.q), net, (device, usual_threads()))
 
 
 def _flop(recipe: Recipe, model: str, sizes: Sequence[tuple[int, int]], ceil: bool) -> float:

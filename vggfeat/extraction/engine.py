@@ -22,8 +22,7 @@ from vggfeat.extraction.allocator import memory_kept, memory_returned
 from vggfeat.extraction.batches import Window, plan_windows
 from vggfeat.extraction.images import Interpolation, Pixels, Resampler
 from vggfeat.extraction.rescale import rescale_on_device
-from vggfeat.nets.canvas import CanvasVgg
-from vggfeat.nets.forms import Precision, form_of
+from vggfeat.nets.forms import Form, form_of, numerics
 from vggfeat.nets.int8 import Calibration
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.store.rows import Rows, Status
@@ -56,7 +55,7 @@ class ExtractionPlan:
     mirror: bool
     interpolation: Interpolation
     resampler: Resampler
-    precision: Precision
+    precision: str
     window_pixels: int
     batch_pixels: int
     canvas: int | None
@@ -115,7 +114,7 @@ class Extractor:
         net: Already on its device; it computes in the plan's precision from now on.
         plan: What decides the bytes.
         workers: Threads that decode and rescale; Pillow releases the interpreter lock for both.
-        calibration: Of the net; for precision "int8" only.
+        calibration: Of the net; for the precisions that want one.
         on_error: "record" an unreadable image as a NaN row, or "raise" at the first one.
         advance: Called with the number of images that have just been finished.
 
@@ -161,20 +160,19 @@ class Extractor:
             NonFiniteError: If the net's output is not finite.
             DeviceMemoryError: If the device has not enough memory for a single image.
         """
-        torch.set_num_threads(self.plan.threads)
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)  # events, streams and graphs are made on it
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
         launched: deque[_Launched] = deque()
         behind = 1 if self._device.type == "cuda" else 0  # windows that a GPU works on meanwhile
         try:
             with memory_for(self._forward) as give_back:
                 for shard, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
-                    if window is not None:
-                        decoded = {row: future.result() for row, future in futures.items()}
-                        launched.append(self._launch(shard, window, decoded))
-                    while len(launched) > (0 if window is None else behind):
-                        self._land(launched.popleft())
+                    decoded = {row: future.result() for row, future in futures.items()}
+                    # ends with each window: whoever takes the rows has his own settings
+                    with numerics(self.plan.precision, self._device, threads=self.plan.threads):
+                        if window is not None:
+                            launched.append(self._launch(shard, window, decoded))
+                        while len(launched) > (0 if window is None else behind):
+                            self._land(launched.popleft())
                     if window is None:
                         give_back()
                         yield shard.task, shard.finished()
@@ -184,7 +182,7 @@ class Extractor:
     def _windows(self, pool: ThreadPoolExecutor, tasks: Iterable[ShardTask]) -> Iterator[_Step]:
         """Yield the steps of every task, the decoding of each already under way."""
         for task in tasks:
-            shard = _Shard(task, self.plan, self.net.architecture.descriptor_size(self.net.tap))
+            shard = _Shard(task, self.plan, self.net.tap.channels)
             wanted = {
                 row: [s for s in range(len(self.plan.scales)) if s not in task.known.get(row, {})]
                 for row in range(len(task.items))
@@ -307,12 +305,12 @@ class Extractor:
             for name, x in self.net.activations(self.net.normalised(side)):
                 if not torch.isfinite(x).all():
                     return NonFiniteError(launched.shard.task.items[row].id, name)
-        return NonFiniteError(launched.shard.task.items[row].id, self.net.tap)
+        return NonFiniteError(launched.shard.task.items[row].id, self.net.tap.layer)
 
 
-def memory_for(form: Callable[..., object]) -> AbstractContextManager[Callable[[], None]]:
+def memory_for(form: Form) -> AbstractContextManager[Callable[[], None]]:
     """Return the settings of the allocator with which a form of the net runs best."""
-    return memory_kept() if isinstance(form, CanvasVgg) else memory_returned()
+    return memory_kept() if form.allocates else memory_returned()
 
 
 def _on_its_way(values: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from vggfeat.extraction.job import StoreJob
 from vggfeat.extraction.plan import plan_of
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.devices import device_of
+from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Machine
 from vggfeat.store.layout import DESCRIPTORS, PLAN, StorePlan
 from vggfeat.store.reader import DescriptorStore, adopt
@@ -184,7 +185,7 @@ def _extractor(
 ) -> Extractor:
     from vggfeat.extraction.engine import ExtractionPlan, Extractor
 
-    int8 = plan.recipe["precision"] == "int8"
+    precision = plan.recipe["precision"]
     execution = execution_on(plan, machine)
     return Extractor(
         net.to(device_of(machine.device)),
@@ -193,14 +194,14 @@ def _extractor(
             mirror=plan.recipe["mirror"],
             interpolation=plan.recipe["interpolation"],
             resampler=plan.recipe["resampler"].partition("-")[0],
-            precision=plan.recipe["precision"],
+            precision=precision,
             window_pixels=execution["window_pixels"],
             batch_pixels=execution["batch_pixels"],
             canvas=execution["canvas"],
             threads=execution["threads"],
         ),
         workers=workers(machine),
-        calibration=calibrated(job, net) if int8 else None,
+        calibration=calibrated(job, net) if PRECISIONS[precision].calibrated else None,
         on_error=machine.on_error,
         advance=advance,
     )

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vggfeat.errors import StoreError
 from vggfeat.extraction.images import DECODER, MAX_ASPECT, MAX_PIXELS, Interpolation
-from vggfeat.nets.architectures import Tap
 from vggfeat.nets.profile import PROFILES
-from vggfeat.recipe import Precision, Recipe, Region
+from vggfeat.recipe import PrecisionName, Recipe, Region, TapName
 from vggfeat.store.layout import FORMAT_VERSION
 from vggfeat.weights.find import STATEMENTS, WeightsIdentity
 from vggfeat.weights.formats.sniff import Channels
@@ -50,7 +49,7 @@ class RowRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     net: str
-    tap: Tap
+    tap: TapName
     weights_sha256: str
     profile: Literal["oxford", "torchvision"]
     channels: Channels | None
@@ -60,7 +59,7 @@ class RowRecipe(BaseModel):
     resampler: str
     max_aspect: int
     max_pixels: int
-    precision: Precision
+    precision: PrecisionName
     format_version: int
     # Younger than the first stores: written only where they say something else.
     pooling: Literal["ceil", "floor"] | None = None

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal
 
 from vggfeat.errors import MapTooSmallError, RecipeError, nearest
 
-Tap = Literal["fc7", "fc7-linear", "fc6", "pool5"]
-
-STRIDE = 32  # of pool5, in pixels of the image
 WINDOW = 7  # side of fc6, in cells of pool5
-SMALLEST_SIDE = STRIDE * WINDOW  # 224 pixels
+_TRAINED_SIDE = 224  # pixels, of a square that gives fc6 one cell
 
 # Table 1: output channels of each convolution, 3×3 unless it says 1×1, and M for a pool.
 _TABLE = {
@@ -26,6 +22,24 @@ _TABLE = {
 }
 _THIN = 8  # the thin nets have an eighth of the channels
 _CLASSES = 1000
+
+# Name of a tap → the layer that is averaged, and whether behind its ReLU. A net has those whose
+# layer it has. Only a fully connected layer can be taken before its ReLU: in the fast forms those
+# of the convolutions are part of their kernels.
+TAPS: dict[str, tuple[str, bool]] = {
+    "fc7": ("fc7", True),
+    "fc7-linear": ("fc7", False),
+    "fc6": ("fc6", True),
+    **{
+        layer: (layer, True)
+        for layer in (
+            *("pool5", "conv5_4", "conv5_3", "conv5_2", "conv5_1"),
+            *("pool4", "conv4_4", "conv4_3", "conv4_2", "conv4_1"),
+            *("pool3", "conv3_4", "conv3_3", "conv3_2", "conv3_1"),
+            *("pool2", "conv2_2", "conv2_1", "pool1", "conv1_2", "conv1_1"),
+        )
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +63,23 @@ class Layer:
         name: As in the authors' Caffe models: conv1_1 ... conv5_3, fc6, fc7, fc8.
         shape: (out, in, kernel, kernel) of its weight, fully connected layers as convolutions.
         norm: Whether batch normalisation follows it.
+        connected: Whether it is fully connected: a convolution without a border.
     """
 
     name: str
     shape: tuple[int, int, int, int]
     norm: bool = False
+    connected: bool = False
+
+    @property
+    def padding(self) -> int:
+        """Zeros around the map that it reads, cells: none, or as many as keep its resolution."""
+        return 0 if self.connected else self.shape[2] // 2
+
+    @property
+    def shrinks(self) -> int:
+        """By how many cells each side of its map is shorter than of the one that it reads."""
+        return self.shape[2] - 1 if self.connected else 0
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the name and the shape of each of its tensors."""
@@ -62,6 +88,67 @@ class Layer:
         if self.norm:
             for part in ("weight", "bias", "mean", "variance"):
                 yield f"{self.name}.norm.{part}", self.shape[:1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Maxima of 2×2 cells, in steps of two.
+
+    Attributes:
+        name: pool1 ... pool5.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    """Where a net is tapped: the map of a layer, whose global average is the descriptor.
+
+    Attributes:
+        name: As on the command line.
+        layer: The last one that is computed.
+        rectified: Whether its ReLU, where it has one, is computed too.
+        channels: D, of the descriptor.
+        pools: That lie before the layer's end.
+        window: Side, in cells of the last pool's map, of what one cell of the tap's map covers; 1
+            for the convolutions, which have a border.
+    """
+
+    name: str
+    layer: str
+    rectified: bool
+    channels: int
+    pools: int
+    window: int
+
+    def cells(self, size: int, ceil_mode: bool) -> int:
+        """Return the side of the map, cells, of an image side of `size` pixels; 0 for none."""
+        return max(0, map_size(size, self.pools, ceil_mode) - self.window + 1)
+
+    @property
+    def enough(self) -> int:
+        """The shortest image side, pixels, that gives a cell however the pools round."""
+        return self.window << self.pools
+
+    def smallest_side(self, ceil_mode: bool) -> int:
+        """Return the shortest image side, pixels, that gives a cell."""
+        return next(size for size in range(1, self.enough + 1) if self.cells(size, ceil_mode))
+
+    def check(self, height: int, width: int, ceil_mode: bool) -> None:
+        """Refuse an image that would give no cell.
+
+        Args:
+            height: Of the image, pixels.
+            width: Of the image, pixels.
+            ceil_mode: The pools' rounding.
+
+        Raises:
+            MapTooSmallError: If it would.
+        """
+        if not (self.cells(height, ceil_mode) and self.cells(width, ceil_mode)):
+            last = map_size(height, self.pools, ceil_mode), map_size(width, self.pools, ceil_mode)
+            raise MapTooSmallError(height, width, last, self.layer, self.pools, self.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,30 +188,73 @@ class Architecture:
     batch_norm: bool = False
     lrn: bool = False
 
-    def layers(self) -> Iterator[Layer]:
-        """Yield the layers with weights, from conv1_1 to fc8."""
+    def parts(self, last: str = "fc8") -> Iterator[Layer | Pool]:
+        """Yield the layers and the pools in their order, from conv1_1 on.
+
+        Args:
+            last: Name of the last one; all are yielded where there is none of that name.
+        """
+        for part in self._parts():
+            yield part
+            if part.name == last:
+                return
+
+    def _parts(self) -> Iterator[Layer | Pool]:
         channels = 3
         for number, block in enumerate(self.blocks, 1):
             for index, c in enumerate(block, 1):
                 shape = (c.width, channels, c.kernel, c.kernel)
                 yield Layer(name=f"conv{number}_{index}", shape=shape, norm=self.batch_norm)
                 channels = c.width
-        yield Layer(name="fc6", shape=(self.fc, channels, WINDOW, WINDOW))
-        yield Layer(name="fc7", shape=(self.fc, self.fc, 1, 1))
-        yield Layer(name="fc8", shape=(_CLASSES, self.fc, 1, 1))
+            yield Pool(name=f"pool{number}")
+        yield Layer(name="fc6", shape=(self.fc, channels, WINDOW, WINDOW), connected=True)
+        yield Layer(name="fc7", shape=(self.fc, self.fc, 1, 1), connected=True)
+        yield Layer(name="fc8", shape=(_CLASSES, self.fc, 1, 1), connected=True)
+
+    def layers(self, last: str = "fc8") -> Iterator[Layer]:
+        """Yield the layers with weights, from conv1_1 to `last`, which may be a pool's name."""
+        return (part for part in self.parts(last) if isinstance(part, Layer))
 
     @property
     def parameters(self) -> int:
         """Number of weights and biases, fc8 included (Table 2); running statistics are none."""
-        return sum(cost.parameters for cost in self.costs(SMALLEST_SIDE, SMALLEST_SIDE))
+        return sum(cost.parameters for cost in self.costs(_TRAINED_SIDE, _TRAINED_SIDE))
 
-    def descriptor_size(self, tap: Tap) -> int:
+    def tap(self, name: str) -> Tap:
+        """Return a tap of this net.
+
+        >>> ARCHITECTURES["vgg16"].tap("pool4").channels
+        512
+
+        Args:
+            name: A name of `TAPS`.
+
+        Raises:
+            RecipeError: If there is none of that name, or the net has not the layer.
+        """
+        layer, rectified = TAPS[known_tap(name)]
+        parts = list(self.parts(layer))
+        if parts[-1].name != layer:
+            there = {part.name for part in self.parts()}
+            own = (tap for tap, (layer, _) in TAPS.items() if layer in there)
+            raise RecipeError(f"{self.name} has no tap {name!r}.", nearest(name, own))
+        layers = [part for part in parts if isinstance(part, Layer)]
+        return Tap(
+            name=name,
+            layer=layer,
+            rectified=rectified,
+            channels=layers[-1].shape[0],
+            pools=len(parts) - len(layers),
+            window=1 + sum(part.shrinks for part in layers),
+        )
+
+    def descriptor_size(self, tap: str) -> int:
         """Return D for a tap.
 
         >>> ARCHITECTURES["vgg16"].descriptor_size("fc7")
         4096
         """
-        return self.blocks[-1][-1].width if tap == "pool5" else self.fc
+        return self.tap(tap).channels
 
     def costs(self, height: int, width: int, *, ceil_mode: bool = True) -> Iterator[Cost]:
         """Yield what each layer of one dense pass costs, pools included, from conv1_1 to fc8.
@@ -137,19 +267,20 @@ class Architecture:
         Raises:
             MapTooSmallError: Before fc6, if pool5 has fewer than 7×7 cells.
         """
-        image, layers = (height, width), self.layers()
-        for number, block in enumerate(self.blocks, 1):
-            for layer in islice(layers, len(block)):
-                yield _cost(layer, height, width)
-            height, width = pooled(height, ceil_mode), pooled(width, ceil_mode)
-            output = (block[-1].width, height, width)
-            yield Cost(name=f"pool{number}", output=output, parameters=0, multiply_adds=0)
-        if min(height, width) < WINDOW:
-            raise MapTooSmallError(*image, (height, width))
-        for layer in layers:
-            yield _cost(layer, height - WINDOW + 1, width - WINDOW + 1)
+        image, channels = (height, width), 3
+        for part in self.parts():
+            if isinstance(part, Pool):
+                height, width = pooled(height, ceil_mode), pooled(width, ceil_mode)
+                output = (channels, height, width)
+                yield Cost(name=part.name, output=output, parameters=0, multiply_adds=0)
+                continue
+            if min(height, width) <= part.shrinks:
+                pools = len(self.blocks)
+                raise MapTooSmallError(*image, (height, width), part.name, pools, WINDOW)
+            height, width, channels = height - part.shrinks, width - part.shrinks, part.shape[0]
+            yield _cost(part, height, width)
 
-    def multiply_adds(self, height: int, width: int, *, ceil_mode: bool, tap: Tap = "fc7") -> int:
+    def multiply_adds(self, height: int, width: int, *, ceil_mode: bool, tap: str = "fc7") -> int:
         """Count the multiply-adds of one dense pass up to `tap`, biases and pools left out.
 
         Args:
@@ -157,11 +288,14 @@ class Architecture:
             width: Of the image, pixels.
             ceil_mode: The pools' rounding.
             tap: Where the pass ends.
+
+        Raises:
+            MapTooSmallError: If the image is too small for the tap.
         """
-        total = 0
+        last, total = self.tap(tap).layer, 0
         for cost in self.costs(height, width, ceil_mode=ceil_mode):
             total += cost.multiply_adds
-            if cost.name == tap.removesuffix("-linear"):
+            if cost.name == last:
                 break
         return total
 
@@ -194,13 +328,13 @@ def pooled(size: int, ceil_mode: bool) -> int:
     return (size + 1) // 2 if ceil_mode else size // 2
 
 
-def pool5_size(size: int, ceil_mode: bool) -> int:
-    """Return the side of the pool5 map, cells, of an image side of `size` pixels.
+def map_size(size: int, pools: int, ceil_mode: bool) -> int:
+    """Return the side of the map, cells, behind some pools, of an image side of `size` pixels.
 
-    >>> pool5_size(500, ceil_mode=False), pool5_size(500, ceil_mode=True)
+    >>> map_size(500, 5, ceil_mode=False), map_size(500, 5, ceil_mode=True)
     (15, 16)
     """
-    for _ in range(5):
+    for _ in range(pools):
         size = pooled(size, ceil_mode)
     return size
 
@@ -242,3 +376,14 @@ def architecture(name: str) -> Architecture:
     if name not in ARCHITECTURES:
         raise RecipeError(f"Unknown model {name!r}.", nearest(name, ARCHITECTURES))
     return ARCHITECTURES[name]
+
+
+def known_tap(name: str) -> str:
+    """Return the name of a tap as it is, if some net may have it.
+
+    Raises:
+        RecipeError: If there is none of that name.
+    """
+    if name not in TAPS:
+        raise RecipeError(f"Unknown tap {name!r}.", nearest(name, TAPS))
+    return name

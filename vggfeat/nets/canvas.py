@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class CanvasVgg:
         net: On its device.
         graphs: Capture the launches of a canvas as a CUDA graph once it has come back.
     """
+
+    allocates: ClassVar = True
 
     def __init__(self, net: DenseVgg, *, graphs: bool) -> None:
         self._net = net

@@ -1,4 +1,4 @@
-"""Which device a name means, and which precisions it has.
+"""Which device a name means.
 
 torch takes longer to load than many a command takes to run, so it is asked only where a GPU may be.
 """
@@ -9,8 +9,6 @@ import os
 from pathlib import Path
 
 from vggfeat.errors import RecipeError
-
-GPU_ONLY, CPU_ONLY = ("tf32", "float16"), ("int8",)
 
 # What the drivers of NVIDIA (also those of Jetson boards and of Windows' Linux) and AMD put there.
 _SIGNS_OF_A_GPU = (
@@ -48,24 +46,6 @@ def device_of(name: str) -> str:
     if int(number or 0) >= count:
         raise RecipeError(f"No device {name!r}: torch sees {count} GPUs.", remedy="--device cpu.")
     return name
-
-
-def check_precision(precision: str, device: str) -> None:
-    """Refuse a precision that a device has not.
-
-    Args:
-        precision: Of the layers.
-        device: As `device_of` returns it.
-
-    Raises:
-        RecipeError: If it has not.
-    """
-    if precision in GPU_ONLY and device == "cpu":
-        remedy = "Pass --precision float32 or bfloat16."
-        raise RecipeError(f"precision = {precision!r} on the CPU.", "It is for GPUs.", remedy)
-    if precision in CPU_ONLY and device != "cpu":
-        remedy = "Pass --precision bfloat16, or --device cpu."
-        raise RecipeError(f"precision = {precision!r} on a GPU.", "It is for CPUs.", remedy)
 
 
 def usual_threads() -> int:

@@ -1,31 +1,31 @@
-"""Which form of the net serves a precision on a device."""
+"""The forms of a net: which one computes in a precision on a device, and under what settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from vggfeat.nets.architectures import Architecture
 from vggfeat.nets.canvas import CanvasVgg
-from vggfeat.nets.devices import check_precision
 from vggfeat.nets.int8 import Calibration, Int8Vgg
+from vggfeat.nets.precisions import PRECISIONS, way_of
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.winograd import RaggedVgg
-
-Precision = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
-
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 FORMS = (RaggedVgg, CanvasVgg, Int8Vgg)
 
 
 class Form(Protocol):
-    """A form of the net."""
+    """A form of the net.
+
+    Attributes:
+        allocates: Whether each layer's map is a new block of memory; otherwise it keeps its own.
+    """
+
+    allocates: ClassVar[bool]
 
     def __call__(
         self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
@@ -36,7 +36,7 @@ class Form(Protocol):
 
 def form_of(
     net: DenseVgg,
-    precision: Precision,
+    precision: str,
     *,
     threads: int,
     batch_pixels: int,
@@ -45,32 +45,51 @@ def form_of(
     """Return the fastest form of a net for its device and a precision.
 
     Args:
-        net: On its device; it computes in that precision from now on.
-        precision: Of the layers.
+        net: On its device; its layers are in that precision from now on.
+        precision: Of the layers. What computes in it stands within `numerics`.
         threads: That compute on the CPU.
         batch_pixels: As in `ExtractionPlan`.
         calibration: As for `Extractor`.
 
     Raises:
-        RecipeError: If the device does not know the precision.
+        RecipeError: If the device has not the precision.
     """
-    device = net.mean.device
-    check_precision(precision, device.type)
-    if precision == "int8":
+    device = net.mean.device.type
+    way = way_of(net.architecture, precision, device)
+    net.computing_in(getattr(torch, PRECISIONS[precision].dtype))
+    if way.form == "ragged":
+        return RaggedVgg(net, threads=threads, pixels=batch_pixels)
+    if way.form == "int8":
         assert calibration is not None, "an 8-bit net needs one"
         return Int8Vgg(net, calibration, threads)
+    return CanvasVgg(net, graphs=device == "cuda")
+
+
+@contextmanager
+def numerics(
+    precision: str, device: torch.device | None = None, *, threads: int | None = None
+) -> Iterator[None]:
+    """Let torch compute in a precision for a while; what was set before is set again afterwards.
+
+    Args:
+        precision: Of the layers.
+        device: Where events, streams and graphs are made meanwhile, if it is a GPU.
+        threads: That compute on the CPU; None for as many as before.
+    """
     # By default torch lets cuDNN round the factors of every product to TF32's 10 bits.
-    rounding = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]  # no stub
-    torch.backends.cuda.matmul.fp32_precision = rounding
-    torch.backends.cudnn.deterministic = True
-    if precision in _DTYPES:
-        net.computing_in(_DTYPES[precision])
-    if pads(net.architecture, device, precision):
-        return CanvasVgg(net, graphs=device.type == "cuda")
-    return RaggedVgg(net, threads=threads, pixels=batch_pixels)
+    rounding = PRECISIONS[precision].rounding
+    with ExitStack() as restored:
 
+        def let(owner: object, name: str, value: object) -> None:
+            restored.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
 
-def pads(net: Architecture, device: torch.device, precision: Precision) -> bool:
-    """Tell whether images of different sizes need a canvas to share a batch."""
-    return not (device.type == "cpu" and precision == "float32" and RaggedVgg.serves(net))
+        let(torch.backends.cudnn.conv, "fp32_precision", rounding)  # type: ignore[attr-defined]  # no stub
+        let(torch.backends.cuda.matmul, "fp32_precision", rounding)
+        let(torch.backends.cudnn, "deterministic", True)
+        if threads is not None:
+            restored.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
+        if device is not None and device.type == "cuda":
+            restored.enter_context(torch.cuda.device(device))
+        yield

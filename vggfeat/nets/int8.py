@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vggfeat.errors import MapTooSmallError, VggfeatError
+from vggfeat.errors import VggfeatError
 from vggfeat.files.publish import publish_new
-from vggfeat.nets.architectures import WINDOW, pool5_size
+from vggfeat.nets.architectures import Layer, Pool
 from vggfeat.nets.vgg import DenseVgg
 
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ def calibrate(net: DenseVgg, images: Iterable[Tensor]) -> Calibration:
     for image in images:
         seen.add(image)
         read = image.permute(0, 3, 1, 2).to(torch.float32)
-        for tap, given in net.activations(net.normalised(image)):
-            name = tap.removesuffix("-linear")
+        for name, given in net.activations(net.normalised(image)):
             if name in net.convolutions:
                 peak = float(given.amax())
                 if not np.isfinite(peak):
@@ -188,6 +187,8 @@ class Int8Vgg:
         CalibrationError: If the calibration is another net's or another library's.
         Int8Unavailable: If the library is not installed or the processor too old.
     """
+
+    allocates: ClassVar = False
 
     def __init__(self, net: DenseVgg, calibration: Calibration, threads: int) -> None:
         installed = runtime()
@@ -254,9 +255,7 @@ class Int8Vgg:
             message = f"expected (b, H, W, 3) uint8, got {tuple(images.shape)} {images.dtype}"
             raise ValueError(message)
         count, height, width, _ = images.shape
-        size = tuple(pool5_size(side, self._profile.ceil_mode) for side in (height, width))
-        if min(size) < (1 if self._tap == "pool5" else WINDOW):
-            raise MapTooSmallError(height, width, (size[0], size[1]))
+        self._tap.check(height, width, self._profile.ceil_mode)
         framed = self._border.repeat(count, height + 2, width + 2, 1)
         framed[:, 1:-1, 1:-1] = images
         described = self._request.infer([framed.numpy()], share_inputs=True)
@@ -278,28 +277,25 @@ class _Graph:
         images = op.parameter([-1, -1, -1, 3], self._openvino.Type.u8)
         x = op.convert(op.transpose(images, self._constant([0, 3, 1, 2])), "f32")
         x = self._rounded(x, _PIXEL_LEVELS, _PIXEL_LEVELS)
-        for number, block in enumerate(net.architecture.blocks, 1):
-            for index in range(1, len(block) + 1):
-                x = self._layer(f"conv{number}_{index}", x)
-            rounding = "ceil" if net.profile.ceil_mode else "floor"
-            x = op.max_pool(x, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2], rounding).output(0)
-        for name in ("fc6", "fc7"):
-            if name in net.convolutions:
-                x = self._layer(name, x)
+        rounding = "ceil" if net.profile.ceil_mode else "floor"
+        for part in net.architecture.parts(net.tap.layer):
+            if isinstance(part, Pool):
+                x = op.max_pool(x, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2], rounding).output(0)
+            else:
+                x = self._layer(part, x)
         x = op.reduce_mean(x, self._constant([2, 3]), False)
         return self._openvino.Model([x], [images], "vgg")
 
-    def _layer(self, name: str, x: openvino.Output) -> openvino.Output:
+    def _layer(self, layer: Layer, x: openvino.Output) -> openvino.Output:
         """Return convolution, bias, ReLU, and the rounding to 8 bits unless it is the last."""
-        op = self._op
+        op, name = self._op, layer.name
         weight, scale, bias = _integers(self._net, self._calibration, name)
-        inner = name.startswith("conv") and name != "conv1_1"  # whose pixels come framed
-        padding = weight.shape[-1] // 2 if inner else 0
+        padding = 0 if name == "conv1_1" else layer.padding  # its pixels come framed
         weight = op.multiply(op.convert(self._constant(weight), "f32"), self._constant(scale))
         frame = [padding, padding]
         x = op.convolution(x, weight, [1, 1], frame, frame, [1, 1])
         x = op.add(x, self._constant(bias))
-        if name != self._last or self._net.tap != "fc7-linear":
+        if name != self._net.tap.layer or self._net.tap.rectified:
             x = op.relu(x)
         if self._net.architecture.lrn and name == "conv1_1":
             n, k, alpha, beta = 5, 2.0, 1e-4, 0.75  # as DenseVgg; OpenVINO divides α by n too
@@ -410,7 +406,7 @@ def _damaged(path: Path, reason: str) -> CalibrationError:
 
 def _net_digest(net: DenseVgg) -> str:
     """Return the SHA-256 of all that the integers are computed from, calibration left out."""
-    about = (net.architecture.name, net.tap, net.profile)
+    about = (net.architecture.name, net.tap.name, net.profile)
     digest = hashlib.sha256(repr(about).encode())
     for convolution in net.convolutions.values():
         for part in _parts(convolution):

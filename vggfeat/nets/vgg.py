@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggfeat.errors import MapTooSmallError
-from vggfeat.nets.architectures import WINDOW, Architecture, Layer, Tap, pool5_size
+from vggfeat.nets.architectures import Architecture, Layer, Pool
 from vggfeat.nets.profile import WeightProfile
 
 _BATCH_NORM_EPSILON = 1e-5  # torchvision's
@@ -17,6 +16,9 @@ _BATCH_NORM_EPSILON = 1e-5  # torchvision's
 
 class DenseVgg(nn.Module):
     """Uint8 RGB images in, the feature map of one layer, or its global average, out.
+
+    For inference only: batch normalisation is folded into the weights as they are taken, ReLUs work
+    in place, and no parameter has a gradient.
 
     fc6 is a valid 7×7 convolution and fc7 a 1×1 convolution (Simonyan & Zisserman 2015,
     Sect. 3.2); the preprocessing of the weight file is part of the net, so that the two cannot be
@@ -27,7 +29,10 @@ class DenseVgg(nn.Module):
         tensors: As `Layer.tensors` names and shapes them, up to the tap at least, with conv1_1
             reading RGB.
         profile: What the weights were trained with.
-        tap: The layer that is returned; "fc7" is after its ReLU, "fc7-linear" before.
+        tap: Name of what is returned, a tap of the net.
+
+    Raises:
+        RecipeError: If the net has no such tap.
     """
 
     mean: Tensor
@@ -38,20 +43,17 @@ class DenseVgg(nn.Module):
         architecture: Architecture,
         tensors: Mapping[str, Tensor],
         profile: WeightProfile,
-        tap: Tap = "fc7",
+        tap: str = "fc7",
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.profile = profile
-        self.tap = tap
+        self.tap = architecture.tap(tap)
         self.convolutions = nn.ModuleDict()
-        for layer in architecture.layers():
-            if layer.name not in _layers_up_to(tap) and not layer.name.startswith("conv"):
-                continue
+        for layer in architecture.layers(self.tap.layer):
             out, channels, kernel, _ = layer.shape
-            padding = kernel // 2 if layer.name.startswith("conv") else 0
             with torch.device("meta"):
-                convolution = nn.Conv2d(channels, out, kernel, padding=padding)
+                convolution = nn.Conv2d(channels, out, kernel, padding=layer.padding)
             weight, bias = _folded(layer, tensors)
             convolution.weight = nn.Parameter(weight, requires_grad=False)
             convolution.bias = nn.Parameter(bias, requires_grad=False)
@@ -86,33 +88,21 @@ class DenseVgg(nn.Module):
                 up to pool5, so that each image sees the border of zeros that it would see alone.
 
         Raises:
-            MapTooSmallError: If pool5 has fewer than 7×7 cells and the tap lies behind it.
+            MapTooSmallError: If the tap's map would have no cell.
         """
-        height, width = x.shape[-2:]
+        self.tap.check(x.shape[-2], x.shape[-1], self.profile.ceil_mode)
         x = _masked(x, sizes)
-        for number, block in enumerate(self.architecture.blocks, 1):
-            for index in range(1, len(block) + 1):
-                name = f"conv{number}_{index}"
-                x = functional.relu_(self.convolutions[name](x))
-                if self.architecture.lrn and name == "conv1_1":
-                    x = _normalised_across_channels(x)
-                x = _masked(x, sizes)
-                yield name, x
-            x = functional.max_pool2d(x, 2, ceil_mode=self.profile.ceil_mode)
-            if sizes is not None:
-                sizes = (sizes + self.profile.ceil_mode) // 2
-                x = _masked(x, sizes)
-            yield f"pool{number}", x
-        if self.tap == "pool5":
-            return
-        if min(x.shape[-2:]) < WINDOW:
-            raise MapTooSmallError(height, width, (x.shape[-2], x.shape[-1]))
-        x = functional.relu_(self._fc6(x))
-        yield "fc6", x
-        if self.tap == "fc6":
-            return
-        x = self.convolutions["fc7"](x)
-        yield self.tap, functional.relu_(x) if self.tap == "fc7" else x
+        for part in self.architecture.parts(self.tap.layer):
+            if isinstance(part, Pool):
+                x = functional.max_pool2d(x, 2, ceil_mode=self.profile.ceil_mode)
+                sizes = None if sizes is None else (sizes + self.profile.ceil_mode) // 2
+            else:
+                x = self._convolved(part, x)
+                sizes = None if part.connected else sizes
+            if self.architecture.lrn and part.name == "conv1_1":
+                x = _normalised_across_channels(x)
+            x = _masked(x, sizes)
+            yield part.name, x
 
     def feature_map(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Return the map of the tap.
@@ -122,10 +112,10 @@ class DenseVgg(nn.Module):
             sizes: As in `activations`; behind fc6 nothing is set to zero.
 
         Returns:
-            (b, D, h, w); h = pool5_size(H) - 6 behind fc6.
+            (b, D, h, w); h and w are `Tap.cells` of H and W.
 
         Raises:
-            MapTooSmallError: If pool5 has fewer than 7×7 cells and the tap lies behind it.
+            MapTooSmallError: If it would have no cell.
         """
         for _, activation in self.activations(x, sizes):  # noqa: B007  (only the last one is wanted)
             pass
@@ -151,25 +141,33 @@ class DenseVgg(nn.Module):
         sizes = self.map_sizes(sizes)
         return _masked(x, sizes).sum(dim=(2, 3), dtype=accurate) / sizes.prod(dim=1, keepdim=True)
 
-    def _fc6(self, x: Tensor) -> Tensor:
-        """Convolve, or do the same by one product of all 7×7 windows.
+    def _convolved(self, layer: Layer, x: Tensor) -> Tensor:
+        """Return the map of a layer, rectified unless it is that of a tap before the ReLU."""
+        windows = layer.connected and layer.shape[2] > 1
+        if windows and x.dtype in {torch.bfloat16, torch.float16}:
+            x = self._of_windows(layer, x)
+        else:
+            x = self.convolutions[layer.name](x)
+        return functional.relu_(x) if layer.name != self.tap.layer or self.tap.rectified else x
 
-        In 16 bits the product takes half the time where maps are small (Q = 256), and as long as
-        the convolution where they are large.
+    def _of_windows(self, layer: Layer, x: Tensor) -> Tensor:
+        """Convolve by one product of all windows.
+
+        In 16 bits fc6 takes half the time so where maps are small (Q = 256), and as long as by the
+        convolution where they are large.
         """
-        if x.dtype not in {torch.bfloat16, torch.float16}:
-            return torch.as_tensor(self.convolutions["fc6"](x))
-        values = dict(self.convolutions["fc6"].named_parameters())
+        side = layer.shape[2]
+        values = dict(self.convolutions[layer.name].named_parameters())
         filters = values["weight"].permute(0, 2, 3, 1).flatten(1)
-        windows = x.permute(0, 2, 3, 1).unfold(1, WINDOW, 1).unfold(2, WINDOW, 1)
+        windows = x.permute(0, 2, 3, 1).unfold(1, side, 1).unfold(2, side, 1)
         table = windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
         return functional.linear(table, filters, values["bias"]).permute(0, 3, 1, 2)
 
     def map_sizes(self, sizes: Tensor) -> Tensor:
         """Return the (b, 2) sizes of the tap's maps for (b, 2) sizes of images."""
-        for _ in range(len(self.architecture.blocks)):
+        for _ in range(self.tap.pools):
             sizes = (sizes + self.profile.ceil_mode) // 2
-        return sizes if self.tap == "pool5" else sizes - WINDOW + 1
+        return sizes - self.tap.window + 1
 
     @property
     def dtype(self) -> torch.dtype:
@@ -183,11 +181,7 @@ class DenseVgg(nn.Module):
 
     def smallest_side(self) -> int:
         """Return the shortest image side, pixels, that this net and its pools can describe."""
-        need = 1 if self.tap == "pool5" else WINDOW
-        size = 1
-        while pool5_size(size, self.profile.ceil_mode) < need:
-            size += 1
-        return size
+        return self.tap.smallest_side(self.profile.ceil_mode)
 
 
 def _folded(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -220,7 +214,3 @@ def _normalised_across_channels(x: Tensor) -> Tensor:
     """
     n, k, alpha, beta = 5, 2.0, 1e-4, 0.75
     return functional.local_response_norm(x, n, alpha=alpha * n, beta=beta, k=k)
-
-
-def _layers_up_to(tap: Tap) -> tuple[str, ...]:
-    return {"pool5": (), "fc6": ("fc6",)}.get(tap, ("fc6", "fc7"))

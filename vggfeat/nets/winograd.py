@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from vggfeat.errors import MapTooSmallError
 from vggfeat.nets import winograd_kernels as kernels
-from vggfeat.nets.architectures import WINDOW, Architecture, pool5_size
+from vggfeat.nets.architectures import WINDOW, Layer, Pool
 from vggfeat.nets.products import UNIT, RowCounts
 from vggfeat.nets.vgg import DenseVgg
 
@@ -46,7 +45,7 @@ class _Layer:
         bias: (K,).
         side: Of the filter; 0 stands for Winograd's form of side 3.
         channels: C.
-        pool: Whether the block ends here.
+        pool: Whether a pool follows.
     """
 
     filters: Floats
@@ -92,25 +91,25 @@ class RaggedVgg:
         pixels: Bound on what is computed together; one image may exceed it.
     """
 
+    allocates: ClassVar = False
+
     def __init__(self, net: DenseVgg, *, threads: int, pixels: int) -> None:
         self._net = net
         self._threads = threads
         self._pixels = pixels
-        self._layers = [
-            _prepared(net, f"conv{number}_{index}", pool=index == len(block))
-            for number, block in enumerate(net.architecture.blocks, 1)
-            for index in range(1, len(block) + 1)
-        ]
-        values = dict(net.convolutions.named_parameters())
-        self._connected = [
-            _Connected(
-                weight=values[f"{name}.weight"].permute(0, 2, 3, 1).flatten(1).numpy(),
-                bias=values[f"{name}.bias"].numpy(),
-                rectified=f"{name}-linear" != net.tap,
-            )
-            for name in ("fc6", "fc7")
-            if f"{name}.weight" in values
-        ]
+        assert not net.architecture.lrn, "its kernels know no LRN"
+        self._layers: list[_Layer] = []
+        self._connected: list[_Connected] = []
+        parts = list(net.architecture.parts(net.tap.layer))
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            if isinstance(part, Pool):
+                continue
+            rectified = part.name != net.tap.layer or net.tap.rectified
+            if part.connected:
+                self._connected.append(_connected(net, part, rectified=rectified))
+            else:
+                assert rectified, "a ReLU is part of these kernels"
+                self._layers.append(_prepared(net, part, pool=isinstance(following, Pool)))
         if not kernels.compiled():
             _log.info("the net's inner loops are compiled, once after installation: some 15 s")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="convolve")
@@ -118,11 +117,6 @@ class RaggedVgg:
         self._counts: dict[tuple[int, ...], RowCounts] = {}  # by the shape of the other factor
         self._arenas = [_Arena(), _Arena()]
         self._scratch = [_Scratch() for _ in range(threads)]
-
-    @staticmethod
-    def serves(architecture: Architecture) -> bool:
-        """Tell whether this form of a net exists: LRN is not written."""
-        return not architecture.lrn
 
     @torch.inference_mode()
     def __call__(
@@ -158,7 +152,8 @@ class RaggedVgg:
 
     def _describe(self, images: Sequence[Tensor]) -> Tensor:
         sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
-        self._check(sizes)
+        for height, width in sizes.tolist():
+            self._net.tap.check(height, width, self._net.profile.ceil_mode)
         begins = _begins(sizes, 3)
         values = self._arenas[0].room(int(begins[-1]))
         for image, begin in zip(images, begins, strict=False):
@@ -179,17 +174,9 @@ class RaggedVgg:
             source.flat[begin : begin + h * w * channels].reshape(h, w, channels)
             for begin, (h, w) in zip(_begins(sizes, channels), sizes, strict=False)
         ]
-        if self._net.tap == "pool5":
+        if not self._connected:
             return torch.from_numpy(np.stack([m.mean(axis=(0, 1), dtype=np.float64) for m in maps]))
         return self._fully_connected(maps, target)
-
-    def _check(self, sizes: Ints) -> None:
-        smallest = self._net.smallest_side()
-        for height, width in sizes[sizes.min(axis=1) < smallest].tolist():
-            ceil = self._net.profile.ceil_mode
-            raise MapTooSmallError(
-                height, width, (pool5_size(height, ceil), pool5_size(width, ceil))
-            )
 
     def _convolve(self, layer: _Layer, source: _Arena, target: _Arena, sizes: Ints) -> Ints:
         """Convolve all maps from one arena into the other; return their new sizes."""
@@ -262,7 +249,7 @@ class RaggedVgg:
         return self._counts[shape]
 
     def _fully_connected(self, maps: Sequence[Floats], spare: _Arena) -> Tensor:
-        """Return (b, D) averages of fc6 or fc7 over all 7×7 windows of each (h, w, C) map."""
+        """Return (b, D) averages of the last layer over all 7×7 windows of (h, w, C) maps."""
         size = maps[0].shape[2] * WINDOW**2
 
         def room() -> Floats:
@@ -351,8 +338,14 @@ def _planes(arena: _Arena, length: int) -> Floats:
     return arena.room(kernels.PRODUCTS * stride)[: kernels.PRODUCTS * stride].reshape(-1, stride)
 
 
-def _prepared(net: DenseVgg, name: str, *, pool: bool) -> _Layer:
-    values = dict(net.convolutions[name].named_parameters())
+def _connected(net: DenseVgg, layer: Layer, *, rectified: bool) -> _Connected:
+    values = dict(net.convolutions[layer.name].named_parameters())
+    weight = values["weight"].permute(0, 2, 3, 1).flatten(1).numpy()
+    return _Connected(weight=weight, bias=values["bias"].numpy(), rectified=rectified)
+
+
+def _prepared(net: DenseVgg, layer: Layer, *, pool: bool) -> _Layer:
+    values = dict(net.convolutions[layer.name].named_parameters())
     weight = values["weight"].contiguous().numpy()
     _, channels, side, _ = weight.shape
     tiled = side == 3 and channels >= _FEWEST_CHANNELS

@@ -214,10 +214,12 @@ def _windows(
         for p in range(length):
             table[w, p] = row[(w - border) * channels + p]
     if border:
-        table[0, :channels] = 0
-        table[0, channels:length] = row[: length - channels]
-        table[count - 1, : length - channels] = row[len(row) - (length - channels) :]
-        table[count - 1, length - channels : length] = 0
+        inside = min(length - channels, len(row))  # a map one cell wide has both borders at once
+        table[0, :length] = 0
+        table[count - 1, :length] = 0
+        table[0, channels : channels + inside] = row[:inside]
+        if count > 1:
+            table[count - 1, :inside] = row[len(row) - inside :]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -19,6 +19,7 @@ from vggfeat.extraction.job import StoreJob
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import at_hand
 from vggfeat.nets.architectures import architecture
+from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.store.layout import PLAN, StorePlan
@@ -172,7 +173,8 @@ def _job(
     values = {"models": (used.model,), "weights": (source,), "profile": profile}
     recipe = trained.recipe.model_copy(update=values)
     _check_weights(trained, used, recipe, known)
-    calibrated = _calibrated(trained, used, machine) if recipe.precision == "int8" else None
+    own = PRECISIONS[recipe.precision].calibrated
+    calibrated = _calibrated(trained, used, machine) if own else None
     job = job_of(recipe, machine, dataset, (used.model, "image"), watch, calibrated)
     for difference in _differences(used.recipe, job.identity.recipe):
         _log.warning("not quite as in training, %s: %s", used.model, difference)
