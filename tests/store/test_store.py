@@ -26,7 +26,7 @@ from vggfeat.errors import (
     VggfeatError,
 )
 from vggfeat.files import publish
-from vggfeat.store import writer
+from vggfeat.store import hdf5, writer
 from vggfeat.store.layout import StorePlan
 from vggfeat.store.reader import DescriptorStore, adopt
 from vggfeat.store.reuse import Donors, possible_donors
@@ -394,6 +394,7 @@ class FailingOs:
 def under(failing: FailingOs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "os", failing)
     monkeypatch.setattr(writer, "os", failing)
+    monkeypatch.setattr(hdf5, "os", failing)
 
 
 def visible(folder: Path) -> set[str]:
@@ -466,6 +467,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(publish, "os", Short())
     monkeypatch.setattr(writer, "os", Short())
+    monkeypatch.setattr(hdf5, "os", Short())
     assert digest(fill(tmp_path / "short", plan)) == quiet
 
 

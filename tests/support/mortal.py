@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.store_writer import make_plan, make_rows
 from vggfeat.files import publish
-from vggfeat.store import writer
+from vggfeat.store import hdf5, writer
 from vggfeat.store.writer import ShardFolder
 
 _CALLS = ("open", "write", "pwrite", "fsync", "rename", "link", "unlink", "ftruncate")
@@ -70,7 +70,7 @@ def _direct(path: Path) -> Iterator[int]:
 
 def _install(log: Path, kill_at: int, direct: bool) -> None:
     mortal = MortalOs(log, kill_at)
-    for module in (publish, writer):
+    for module in (publish, writer, hdf5):
         setattr(module, "os", mortal)  # noqa: B010  (an import, no attribute in mypy's eyes)
     assemble = ShardFolder.assemble
 
