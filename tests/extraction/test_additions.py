@@ -51,9 +51,7 @@ def map_of(path: Path, q: int, tap: str) -> Tensor:
 
 
 def test_a_tap(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        RecipeError, match=r"'fc6-linear' in a test\. Did you mean 'fc7-linear'"
-    ):
+    with pytest.raises(RecipeError, match=r"'fc6-linear' in a test\. Did you mean 'fc7-linear'"):
         recipe(tiny_voc, tap="fc6-linear", scales=[224])
     monkeypatch.setitem(architectures.TAPS, "fc6-linear", ("fc6", False))
     own = recipe(tiny_voc, tap="fc6-linear", scales=[224])
