@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -18,20 +19,35 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from vggfeat.classify.measures import measure_of
 from vggfeat.data.names import NAMED, known, own_measure, slug
 from vggfeat.errors import RecipeError, nearest
-from vggfeat.nets.architectures import architecture, known_tap
-from vggfeat.nets.precisions import known_precision
+from vggfeat.nets.architectures import TAPS, architecture
+from vggfeat.nets.precisions import PRECISIONS
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # that a user or a file may choose: it leads nowhere
 
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
 Region = Literal["image", "box"]
-TapName = Annotated[str, AfterValidator(known_tap)]
-PrecisionName = Annotated[str, AfterValidator(known_precision)]
+
+
+@dataclass(frozen=True)
+class _NameIn:
+    """Checks that a name stands in a table, as the table is when somebody asks."""
+
+    table: Mapping[str, object]
+
+    def __call__(self, value: str) -> str:
+        if value not in self.table:
+            raise PydanticCustomError("literal_error", "Input should be a name of a table")
+        return value
+
+
+TapName = Annotated[str, AfterValidator(_NameIn(TAPS))]
+PrecisionName = Annotated[str, AfterValidator(_NameIn(PRECISIONS))]
 
 
 class _Record(BaseModel):
@@ -433,7 +449,7 @@ def _option(field: str) -> str:
 
 
 def allowed(model: type[BaseModel], field: str) -> list[str]:
-    """List the strings that a field allows: its annotation's, a Literal or an optional one."""
+    """List the strings that a field allows: those of its table, or of its annotation's Literals."""
 
     def strings(annotation: object) -> list[str]:
         found: list[str] = []
@@ -441,4 +457,9 @@ def allowed(model: type[BaseModel], field: str) -> list[str]:
             found += [part] if isinstance(part, str) else strings(part)
         return found
 
-    return strings(model.model_fields[field].annotation) if field in model.model_fields else []
+    if field not in model.model_fields:
+        return []
+    for part in model.model_fields[field].metadata:
+        if isinstance(part, AfterValidator) and isinstance(part.func, _NameIn):
+            return [*part.func.table]
+    return strings(model.model_fields[field].annotation)

@@ -51,7 +51,7 @@ def map_of(path: Path, q: int, tap: str) -> Tensor:
 
 
 def test_a_tap(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match=r"Unknown tap 'fc6-linear'\. Did you mean 'fc7-linear'"):
+    with pytest.raises(RecipeError, match=r"'fc6-linear' in a test\. Did you mean 'fc7-linear'"):
         recipe(tiny_voc, tap="fc6-linear", scales=[224])
     monkeypatch.setitem(architectures.TAPS, "fc6-linear", ("fc6", False))
     own = recipe(tiny_voc, tap="fc6-linear", scales=[224])
@@ -80,7 +80,7 @@ def test_a_precision(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return forward(self, batch, sizes)
 
     monkeypatch.setattr(DenseVgg, "forward", recording)
-    with pytest.raises(RecipeError, match=r"Unknown precision 'float64'\. Did you mean 'float"):
+    with pytest.raises(RecipeError, match=r"precision = 'float64' in a test\. Did you mean 'float"):
         recipe(tiny_voc, precision="float64", tap="pool5", scales=[48])
     further = Precision(ways={"cpu": (Way(form="canvas", canvas=16),)}, dtype="float64")
     monkeypatch.setitem(precisions.PRECISIONS, "float64", further)

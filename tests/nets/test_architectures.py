@@ -120,3 +120,8 @@ def test_multiply_adds_end_at_the_tap() -> None:
 def test_an_unknown_model_names_the_nearest() -> None:
     with pytest.raises(RecipeError, match="Did you mean 'vgg16c'"):
         architecture("vgg16-c")
+
+
+def test_an_unknown_tap_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match=r"Unknown tap 'fc7_linear'\. Did you mean 'fc7-linear'"):
+        architecture("vgg16").tap("fc7_linear")

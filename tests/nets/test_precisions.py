@@ -12,7 +12,7 @@ from vggfeat.errors import RecipeError
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.canvas import CanvasVgg
 from vggfeat.nets.forms import form_of, numerics
-from vggfeat.nets.precisions import PRECISIONS, known_precision, way_of
+from vggfeat.nets.precisions import PRECISIONS, way_of
 from vggfeat.nets.winograd import RaggedVgg
 
 # form and canvas on the CPU, on a GPU, and on the CPU for a net with LRN, which one form lacks
@@ -54,7 +54,7 @@ def test_a_refusal_names_what_the_device_has() -> None:
         "Pass --precision with one of float32, bfloat16, int8, or another --device."
     )
     with pytest.raises(RecipeError, match="Did you mean 'float16'"):
-        known_precision("float61")
+        way_of(ARCHITECTURES["vgg16"], "float61", "cpu")
 
 
 @pytest.fixture

@@ -160,11 +160,11 @@ def _field(name: str) -> Any:  # noqa: ANN401  (pydantic's FieldInfo, which is l
 
 def _choices_of(name: str) -> list[str]:
     from vggfeat.classify.measures import MEASURES
-    from vggfeat.nets.precisions import PRECISIONS
     from vggfeat.recipe import Draft, Machine, allowed
 
-    tables = {"measure": [*MEASURES], "precision": [*PRECISIONS]}
-    return tables.get(name) or allowed(Machine if name in MACHINE else Draft, name)
+    if name == "measure":
+        return list(MEASURES)
+    return allowed(Machine if name in MACHINE else Draft, name)
 
 
 @cache

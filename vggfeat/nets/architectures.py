@@ -232,7 +232,9 @@ class Architecture:
         Raises:
             RecipeError: If there is none of that name, or the net has not the layer.
         """
-        layer, rectified = TAPS[known_tap(name)]
+        if name not in TAPS:
+            raise RecipeError(f"Unknown tap {name!r}.", nearest(name, TAPS))
+        layer, rectified = TAPS[name]
         parts = list(self.parts(layer))
         if parts[-1].name != layer:
             there = {part.name for part in self.parts()}
@@ -376,14 +378,3 @@ def architecture(name: str) -> Architecture:
     if name not in ARCHITECTURES:
         raise RecipeError(f"Unknown model {name!r}.", nearest(name, ARCHITECTURES))
     return ARCHITECTURES[name]
-
-
-def known_tap(name: str) -> str:
-    """Return the name of a tap as it is, if some net may have it.
-
-    Raises:
-        RecipeError: If there is none of that name.
-    """
-    if name not in TAPS:
-        raise RecipeError(f"Unknown tap {name!r}.", nearest(name, TAPS))
-    return name

@@ -57,17 +57,6 @@ PRECISIONS: dict[str, Precision] = {
 }
 
 
-def known_precision(name: str) -> str:
-    """Return the name of a precision as it is.
-
-    Raises:
-        RecipeError: If there is none of that name.
-    """
-    if name not in PRECISIONS:
-        raise RecipeError(f"Unknown precision {name!r}.", nearest(name, PRECISIONS))
-    return name
-
-
 def way_of(net: Architecture, precision: str, device: str) -> Way:
     """Return the fastest way to compute a net.
 
@@ -77,9 +66,11 @@ def way_of(net: Architecture, precision: str, device: str) -> Way:
         device: Type of the device: cpu or cuda.
 
     Raises:
-        RecipeError: If the device has not the precision.
+        RecipeError: If there is no such precision, or the device has not it.
     """
-    ways = PRECISIONS[known_precision(precision)].ways
+    if precision not in PRECISIONS:
+        raise RecipeError(f"Unknown precision {precision!r}.", nearest(precision, PRECISIONS))
+    ways = PRECISIONS[precision].ways
     if device not in ways:
         others = ", ".join(name for name, own in PRECISIONS.items() if device in own.ways)
         here, there = ("the CPU", "GPUs") if device == "cpu" else ("a GPU", "CPUs")
