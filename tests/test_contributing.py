@@ -163,6 +163,9 @@ def test_what_the_page_adds_works(extended: Copy) -> None:
     assert "conv5_1" in said["An architecture"]
     assert "vgg8-thin" in said["An architecture"]
     assert "decile" in said["A measure"]
+    for section in ("A tap", "A precision"):
+        [store] = [Path(line) for line in said[section].splitlines()]
+        assert (extended.folder / store).is_file()
     assert Path(said["A weight format"].strip()).is_file()
     assert Path(said["A weight format"].strip()).name.startswith("net-")
     page = (extended.folder / "results" / "flowers.html").read_text("utf-8")
