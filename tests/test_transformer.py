@@ -55,7 +55,10 @@ def paths(tmp_path: Path) -> list[Path]:
     "changed",
     [
         {"aggregate": "average", "scales": (224, 256)},
-        {"models": ("vgg16-thin", "vgg19-thin"), "weights": ("random:0", "random:1")},
+        pytest.param(
+            {"models": ("vgg16-thin", "vgg19-thin"), "weights": ("random:0", "random:1")},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_rows_are_those_of_the_experiment(tmp_path: Path, changed: dict[str, object]) -> None:

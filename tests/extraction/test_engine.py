@@ -95,7 +95,7 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("mirror", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_rows_are_those_of_one_image_at_a_time(photos: list[Path], mirror: bool) -> None:
     rows = describe(photos, mirror=mirror)
     assert distance(raw(rows), reference(photos, mirror=mirror)) <= BOUND
@@ -108,12 +108,17 @@ def test_rows_are_those_of_one_image_at_a_time(photos: list[Path], mirror: bool)
     "changed",
     [
         {"batch_pixels": 1},
-        {"batch_pixels": 1 << 24},
-        {"window_pixels": 1},
-        {"threads": 1},
         {"threads": 3},
-        {"workers": 1},
-        {"workers": 8},
+        *(
+            pytest.param(changed, marks=pytest.mark.slow)
+            for changed in (
+                {"batch_pixels": 1 << 24},
+                {"window_pixels": 1},
+                {"threads": 1},
+                {"workers": 1},
+                {"workers": 8},
+            )
+        ),
     ],
 )
 def test_batches_windows_threads_and_workers_change_no_bit(

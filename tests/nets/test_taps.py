@@ -109,7 +109,7 @@ def test_every_net_has_the_taps_whose_layers_it_has() -> None:
 def test_what_a_map_s_size_is_and_which_image_is_too_small(tap: str, profile: str) -> None:
     ceil = PROFILES[profile].ceil_mode
     own = net(tap, profile)
-    for side in (own.smallest_side(), 32, 47, 224, 241):
+    for side in (own.smallest_side(), *((241,) if own.tap.window > 1 else (32, 47))):
         x = own.normalised(torch.zeros((1, side, side, 3), dtype=torch.uint8))
         if side < own.smallest_side():
             continue

@@ -88,11 +88,14 @@ def voc_items(root: Path, ids: tuple[str, ...]) -> list[Item]:
             {"mirror": False, "pooling": "floor", "normalise": "before", "aggregate": "max"},
             marks=pytest.mark.slow,
         ),
-        {
-            "models": ["vgg16-thin", "vgg19-thin"],
-            "weights": ["random:0", "random:1"],
-            "profile": "torchvision",
-        },
+        pytest.param(
+            {
+                "models": ["vgg16-thin", "vgg19-thin"],
+                "weights": ["random:0", "random:1"],
+                "profile": "torchvision",
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_scores_are_those_of_the_training_run(

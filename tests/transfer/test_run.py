@@ -178,7 +178,13 @@ def test_whatever_changes_a_row_makes_another_store(
 
 @pytest.mark.parametrize(
     "changed",
-    [{"aggregate": "stack"}, {"loss": "squared_hinge"}, {"measure": "voc2010"}, {"seed": 4}],
+    [
+        {"aggregate": "stack"},
+        *(
+            pytest.param(changed, marks=pytest.mark.slow)
+            for changed in ({"loss": "squared_hinge"}, {"measure": "voc2010"}, {"seed": 4})
+        ),
+    ],
 )
 def test_what_only_the_svm_sees_needs_no_new_store(
     tiny_voc: Path, machine: Machine, forwards: list[int], changed: dict[str, object]
