@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,9 +22,6 @@ from vggfeat.cli.options import (
 from vggfeat.cli.progress import terminal_watch
 from vggfeat.cli.show import print_estimates, print_result, print_rows
 from vggfeat.errors import Interrupted, VggfeatError
-
-if TYPE_CHECKING:
-    pass
 
 
 @main.command()

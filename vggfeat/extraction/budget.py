@@ -26,11 +26,7 @@ _FLOPS_PER_GPU = 40e12
 _SECONDS_PER_SCALE = 0.004
 _WINDOW_PIXELS = 1 << 23  # 25 MB of uint8, decoded together; three windows are alive at once
 _BATCH_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 24}  # six pairs of 256×341 go together on a CPU
-
-
 _FEWEST_PIXELS = 1 << 16  # a batch never has less: one side of 256×256
-
-
 _BESIDES = 1_000_000_000  # bytes: interpreter, libraries, decoded images, work space of the layers
 _SHARE_OF_MEMORY = 0.5
 
