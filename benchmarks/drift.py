@@ -114,7 +114,7 @@ def measure(jobs: Mapping[str, Mapping[str, Any]], machine: Machine) -> list[dic
                     "data": title,
                     "model": recipe.models[0],
                     "weights": result.stores[0].weights,
-                    "scales": list(recipe.q),
+                    "scales": list(recipe.scales),
                     "images": result.stores[0].images,
                     "measure": recipe.measure,
                     "precision": precision,
@@ -141,7 +141,7 @@ def jobs(
     make_voc(folder / "data")
     net = {"models": [model], "weights": [weights]}
     demo = demo_recipe(folder)
-    yield "the demo", {"dataset": demo.dataset, "scales": list(demo.q), **net}
+    yield "the demo", {"dataset": demo.dataset, "scales": list(demo.scales), **net}
     if VOC.is_dir():
         scales = [256, 384, 512]
         yield "VOC 2007", {"dataset": f"voc:{VOC}", "scales": scales, "limit": limit, **net}

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import Tensor
 
+from tests.support.travel import itself
 from vggfeat.nets.forms import FORMS
 
 # How long an example takes says nothing: another job may have the cores.
@@ -29,6 +33,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared/data is not here")
     return SHARED
+
+
+_Value = TypeVar("_Value")
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Callable[[_Value], _Value]]:
+    """Send a value to another process, as a pool of workers would, and get it back from there."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+
+        def travelled(value: _Value) -> _Value:
+            return pool.submit(itself, value).result()
+
+        yield travelled
 
 
 @pytest.fixture(autouse=True)

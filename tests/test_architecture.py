@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -106,7 +106,22 @@ def test_no_two_modules_need_each_other_to_be_loaded() -> None:
     }
     places = {name.removesuffix(".__init__"): path for name, path in places.items()}
     needs = {name: imports(path, top=True) & {*places} - {name} for name, path in places.items()}
-    TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle
+    assert circle(needs) is None
+
+
+def test_two_modules_that_need_each_other_are_noticed() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) is None
+    assert {*(circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) or ())} == {"b", "c"}
+
+
+def circle(needs: dict[str, set[str]]) -> list[str] | None:
+    """Return modules that need each other in a circle; None if there is none."""
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return None
 
 
 def test_every_room_is_known() -> None:

@@ -274,7 +274,7 @@ def test_the_page_on_new_images_runs_as_it_stands(photos: Path, forwards: list[i
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.name)
 def test_every_recipe_parses_and_is_listed(path: Path) -> None:
     recipe = Recipe.from_toml(path)
-    assert recipe.q
+    assert recipe.scales
     assert f"`{path.name}`" in (ROOT / "pipelines" / "README.md").read_text()
 
 

@@ -62,14 +62,14 @@ def complaint(**values: object) -> str:
 @pytest.mark.parametrize("dataset", ["voc2007", "voc:some/tree"])
 def test_voc_averages_five_scales(dataset: str) -> None:
     recipe = build(dataset=dataset)
-    assert recipe.scales == recipe.q == (256, 384, 512, 640, 768)
+    assert recipe.scales == (256, 384, 512, 640, 768)
     assert recipe.aggregate == "average"
     assert recipe.measure == "voc2007"
 
 
 def test_a_folder_stacks_three_scales() -> None:
     recipe = build(dataset="folder:some/voc")
-    assert recipe.scales == recipe.q == (256, 384, 512)
+    assert recipe.scales == (256, 384, 512)
     assert recipe.aggregate == "stack"
     assert recipe.measure == "mean_class_recall"
 
@@ -421,7 +421,7 @@ def test_a_scale_below_224_is_refused(scales: list[int]) -> None:
 
 
 def test_a_scale_of_224_is_allowed() -> None:
-    assert build(scales=[224]).q == (224,)
+    assert build(scales=[224]).scales == (224,)
 
 
 def test_no_scale_at_all_is_refused() -> None:
@@ -433,7 +433,7 @@ def test_no_scale_at_all_is_refused() -> None:
     [("fc6", 224), ("pool5", 32), ("conv5_1", 16), ("pool4", 16), ("pool1", 2), ("conv1_2", 1)],
 )
 def test_each_tap_has_its_own_smallest_scale(tap: str, enough: int) -> None:
-    assert build(tap=tap, scales=[enough]).q == (enough,)
+    assert build(tap=tap, scales=[enough]).scales == (enough,)
     message = complaint(tap=tap, scales=[256, enough - 1])
     assert message.startswith(f"Scale Q = {enough - 1}. ")
     assert f"at least {enough} pixels: {tap} needs " in message

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,7 +139,7 @@ def test_a_frame_of_an_animation_is_described_as_it_is_shown(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_what_is_cached_is_never_computed_again(
-    paths: list[Path], tmp_path: Path, forwards: list[int]
+    paths: list[Path], tmp_path: Path, forwards: list[int], elsewhere: Callable[[Any], Any]
 ) -> None:
     kept = net(cache=tmp_path / "cache")
 
@@ -155,7 +155,7 @@ def test_what_is_cached_is_never_computed_again(
     assert np.linalg.norm(kept.transform(paths) - first, axis=1).max() <= BOUND
     renamed = [shutil.copy(path, tmp_path / f"as-{path.name}") for path in paths]
     assert passes(renamed) == 0
-    assert passes(paths, pickle.loads(pickle.dumps(kept))) == 0
+    assert passes(paths, elsewhere(kept)) == 0
     assert passes(paths, clone(kept).set_params(aggregate="max", normalise="before")) == 0
     assert passes(paths, clone(kept).set_params(scales=(224, 256))) == 2 * len(paths)
     assert passes(paths, clone(kept).set_params(mirror=False)) == len(paths)
@@ -349,11 +349,11 @@ def test_the_checks_that_are_told_apart_exist() -> None:
     assert {*_RUN_THE_NET, *_NOT_FOR_IMAGES} <= names
 
 
-def test_a_pipeline_learns_from_images(paths: list[Path]) -> None:
+def test_a_pipeline_learns_from_images(paths: list[Path], elsewhere: Callable[[Any], Any]) -> None:
     y = [0, 1, 0, 1]
     pipeline = make_pipeline(net(), LinearSVC(C=1.0, random_state=0)).fit(paths, y)
     x = net().transform(paths)
     alone = LinearSVC(C=1.0, random_state=0).fit(x, y)
     assert np.allclose(pipeline.decision_function(paths), alone.decision_function(x), atol=1e-3)
-    again = pickle.loads(pickle.dumps(pipeline))
+    again = elsewhere(pipeline)
     assert np.array_equal(again.predict(paths), pipeline.predict(paths))

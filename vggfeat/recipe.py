@@ -300,12 +300,7 @@ class Recipe(Draft):
     def descriptor_size(self) -> int:
         """D of what the SVM sees: scales joined, nets and regions fused."""
         sizes = [architecture(model).descriptor_size(self.tap) for model, _ in self.described]
-        return sum(sizes) * (len(self.q) if self.aggregate == "stack" else 1)
-
-    @property
-    def q(self) -> tuple[int, ...]:
-        """The scales."""
-        return self.scales
+        return sum(sizes) * (len(self.scales) if self.aggregate == "stack" else 1)
 
 
 def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -43,14 +44,22 @@ def described(
     return RaggedVgg(plain, threads=threads, pixels=pixels)(images, (0, 0), mirror=True)
 
 
-def check(plain: DenseVgg, images: Sequence[Tensor], dice: random.Random) -> None:
-    """Compare each image alone with any company, order, threads and batches."""
+def agreements(plain: DenseVgg, images: Sequence[Tensor], dice: random.Random) -> dict[str, bool]:
+    """Say whether each image has the bits that it has alone, for threads, orders and batches."""
     alone = torch.cat([described(plain, [image]) for image in images])
+    same = {}
     for threads in (1, 2, 3):
         order = dice.choices(range(len(images)), k=len(images) + 1)
         pixels = dice.choice([150_000, 1 << 20])
         found = described(plain, [images[i] for i in order], threads=threads, pixels=pixels)
-        assert torch.equal(found, alone[order]), (threads, order, pixels)
+        same[f"{threads} threads, {order}, {pixels} pixels"] = torch.equal(found, alone[order])
+    return same
+
+
+def check(plain: DenseVgg, images: Sequence[Tensor], dice: random.Random) -> None:
+    found = agreements(plain, images, dice)
+    assert len(found) == 3
+    assert all(found.values()), found
 
 
 @pytest.mark.parametrize("pooling", ["ceil", "floor"])
@@ -116,31 +125,43 @@ def test_the_mirror_image_is_just_another_image() -> None:
 def test_other_processors_kernels(processor: str) -> None:
     """Those that this one can run; OpenBLAS falls back to another where it cannot."""
     code = """
-import os
+import json
 import random
-from tests.nets.test_same_bytes import check, net, pictures
-check(net("vgg16-thin"), pictures([(224, 229), (230, 224), (241, 263)]), random.Random(0))
-check(net("vgg11"), pictures([(224, 229), (250, 224)]), random.Random(0))
+from tests.nets.test_same_bytes import agreements, net, pictures
+thin = pictures([(224, 229), (230, 224), (241, 263)])
+full = pictures([(224, 229), (250, 224)])
+found = [
+    agreements(net("vgg16-thin"), thin, random.Random(0)),
+    agreements(net("vgg11"), full, random.Random(0)),
+]
+print(json.dumps(found))
 """
-    ran(code, OPENBLAS_CORETYPE=processor)
+    for found in json.loads(printed(code, OPENBLAS_CORETYPE=processor)):
+        assert len(found) == 3
+        assert all(found.values()), found
 
 
 @pytest.mark.slow
 def test_every_blas_in_use_is_kept_to_one_thread() -> None:
     """numba's multiplies by scipy's, which it would load too late to be limited."""
     code = """
+import json
 from threadpoolctl import threadpool_info
 from tests.nets.test_same_bytes import net, pictures
 from vggfeat.nets.winograd import RaggedVgg
 form = RaggedVgg(net(), threads=2, pixels=1)
 form(pictures([(224, 224)]), (0, 0), mirror=False)
-known = {library.filepath for library in form._blas.lib_controllers}
-assert all(i["filepath"] in known for i in threadpool_info() if i["user_api"] == "blas")
+limited = [library.filepath for library in form._blas.lib_controllers]
+used = [info["filepath"] for info in threadpool_info() if info["user_api"] == "blas"]
+print(json.dumps([limited, used]))
 """
-    ran(code)
+    limited, used = json.loads(printed(code))
+    assert used
+    assert {*used} <= {*limited}
 
 
-def ran(code: str, **environment: str) -> None:
+def printed(code: str, **environment: str) -> str:
+    """Run a program in a process of its own; return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -149,3 +170,4 @@ def ran(code: str, **environment: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -142,7 +142,7 @@ def test_a_store_is_what_was_asked_for_in_every_field(tmp_path: Path, field: str
     row = row_of(path)
     for asked in ({}, truth):
         recipe = completed([path], **asked)
-        assert recipe.q == (256, 384)
+        assert recipe.scales == (256, 384)
         assert recipe.described == ((row.net, row.region),)
         weights = find_weights(ARCHITECTURES[row.net], "random:0", recipe.profile)
         if field == "channels":

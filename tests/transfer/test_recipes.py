@@ -209,7 +209,7 @@ def test_a_recipe_is_named_as_its_file_and_weighs_what_the_paper_says(path: Path
     # App. B: five scales averaged for VOC, three stacked for Caltech
     voc = recipe.dataset.startswith("voc")
     if recipe.paper:
-        assert recipe.q == ((256, 384, 512, 640, 768) if voc else (256, 384, 512))
+        assert recipe.scales == ((256, 384, 512, 640, 768) if voc else (256, 384, 512))
         assert recipe.aggregate == ("average" if voc else "stack")
         assert set(recipe.weights) == ({"random:0"} if "thin" in path.parts else {"oxford"})
 

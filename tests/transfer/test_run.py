@@ -302,7 +302,7 @@ def test_a_store_alone_serves_without_images(tiny_voc: Path, machine: Machine) -
     (tiny_voc / "JPEGImages").rmdir()
     given = {"dataset": f"voc:{tiny_voc}", "grid": (0.1, 1.0, 10.0)}
     completed = Recipe.build(values_from_stores([path], given), "a test")
-    assert completed.q == (224,)
+    assert completed.scales == (224,)
     alone = evaluate(completed, machine, Watch(), [path])
     assert np.array_equal(alone.runs[0].fitted.scores, with_images.runs[0].fitted.scores)
     assert alone.result.means == with_images.result.means

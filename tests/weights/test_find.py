@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,19 +214,21 @@ def test_a_refused_file_leaves_no_store_behind(tmp_path: Path) -> None:
     assert not machine.cache.exists()
 
 
-def test_a_store_job_travels_to_another_process_and_loads_the_same(tmp_path: Path) -> None:
+def test_a_store_job_travels_to_another_process_and_loads_the_same(
+    tmp_path: Path, elsewhere: Callable[[Any], Any]
+) -> None:
     path = tmp_path / "own.pth"
     torch.save(torchvision_layout(random_tensors(THIN, 5)), path)
     recipe, machine = one_photo(tmp_path, path, "oxford-bgr")
     dataset = open_dataset(recipe.dataset, tmp_path, seed=0)
     job = job_of(recipe, machine, dataset, ("vgg16-thin", "image"), Watch())
-    there = pickle.loads(pickle.dumps(job))
+    there = elsewhere(job)
     assert there == job
     loaded = there.weights.load()
     assert loaded.keys() == job.weights.load().keys()
     assert all(torch.equal(loaded[name], t) for name, t in job.weights.load().items())
     assert torch.equal(loaded["conv1_1.weight"], random_tensors(THIN, 5)["conv1_1.weight"].flip(1))
-    drawn = pickle.loads(pickle.dumps(find_weights(THIN, "random:3")))
+    drawn = elsewhere(find_weights(THIN, "random:3"))
     assert torch.equal(drawn.load()["fc7.weight"], random_tensors(THIN, 3)["fc7.weight"])
 
 

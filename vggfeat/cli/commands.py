@@ -17,7 +17,7 @@ from vggfeat.cli.options import (
     recipe_of,
     recipe_options,
     recipe_values,
-    result_path,
+    result_named,
 )
 from vggfeat.cli.progress import terminal_watch
 from vggfeat.cli.show import print_estimates, print_result, print_rows
@@ -130,7 +130,7 @@ def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Mach
     from vggfeat.transfer import run as experiment
 
     machine = machine_of(options)
-    click.echo(experiment.write_report(result_path(name, machine), machine))
+    click.echo(experiment.write_report(result_named(name, machine), machine))
 
 
 @main.command()
@@ -172,7 +172,7 @@ def predict(
     from vggfeat.transfer import predict as predicting
 
     machine = machine_of(options)
-    trained = predicting.open_trained(result_path(name, machine), split, weights)
+    trained = predicting.open_trained(result_named(name, machine), split, weights)
     found = predicting.predict(trained, named_images(images), machine, terminal_watch())
     if form == "csv":
         click.echo(found.csv(), nl=False)
@@ -253,7 +253,7 @@ def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (check
     from vggfeat.transfer import submit
 
     machine = machine_of(options)
-    click.echo(submit.submit(result_path(name, machine), machine))
+    click.echo(submit.submit(result_named(name, machine), machine))
 
 
 @submission.command("check")

@@ -99,7 +99,7 @@ def machine_of(options: Mapping[str, Any]) -> Machine:
     return Machine.build(_given(options, MACHINE))
 
 
-def result_path(name: str, machine: Machine) -> Path:
+def result_named(name: str, machine: Machine) -> Path:
     """Return the path of a result that is named, or given by its path."""
     return Path(name) if name.endswith(".json") else machine.results / f"{name}.json"
 
@@ -109,7 +109,7 @@ class _FieldOption(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return flag and help, the latter out of the record's docstring."""
-        self.help = _described()[str(self.name)]
+        self.help = _described().get(str(self.name))  # none under `python -OO`
         return super().get_help_record(ctx)
 
     def make_metavar(self, ctx: click.Context) -> str:

@@ -108,7 +108,7 @@ def row_flop(recipe: Recipe, model: str, *, ceil: bool) -> float:
     """
     macs = sum(
         architecture(model).multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=recipe.tap)
-        for q in recipe.q
+        for q in recipe.scales
     )
     return 2.0 * macs * (2 if recipe.mirror else 1)
 

@@ -48,7 +48,7 @@ def calibration_identity(
         return RowRecipe.read(StorePlan.read(calibrated).recipe, calibrated).calibration
     from vggfeat.nets import int8
 
-    chosen = calibration_images(len(digests), recipe.q)
+    chosen = calibration_images(len(digests), recipe.scales)
     images = [[digests[row], q] for row, q in chosen]
     return fingerprint({"runtime": int8.runtime(), "scheme": int8.SCHEME, "images": images})
 

@@ -148,14 +148,14 @@ def _row_seconds(recipe: Recipe, machine: Machine, model: str, flop: float) -> f
     """Estimate the seconds for one image of so many operations, here."""
     net, device = architecture(model), device_of(device_names(machine.device)[0]).partition(":")[0]
     way_of(net, recipe.precision, device)  # a precision that the device has not is refused here
-    return row_seconds(flop, len(recipe.q), net, (device, usual_threads()))
+    return row_seconds(flop, len(recipe.scales), net, (device, usual_threads()))
 
 
 def _flop(recipe: Recipe, model: str, sizes: Sequence[tuple[int, int]], ceil: bool) -> float:
     """Return the mean over images, of the given (H, W), of what all their passes take."""
     net, total = architecture(model), 0
     for size in sizes:
-        for q in recipe.q:
+        for q in recipe.scales:
             height, width = rescaled_size(*size, q)
             total += 2 * net.multiply_adds(height, width, ceil_mode=ceil, tap=recipe.tap)
     return total * (2 if recipe.mirror else 1) / len(sizes)
@@ -163,7 +163,7 @@ def _flop(recipe: Recipe, model: str, sizes: Sequence[tuple[int, int]], ceil: bo
 
 def _disk_bytes(recipe: Recipe, model: str, rows: int) -> int:
     size = architecture(model).descriptor_size(recipe.tap)
-    return rows * (4 * len(recipe.q) * (size + 1) + _BESIDES)
+    return rows * (4 * len(recipe.scales) * (size + 1) + _BESIDES)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -47,7 +47,7 @@ class ExtractionPlan:
         window_pixels: Rescaled pixels that are decoded together.
         batch_pixels: Pixels in one forward pass, mirrors and padding counted.
         canvas: Step of the canvases that images of near sizes share, pixels; None where they
-            need none. See `ragged.plan_windows`.
+            need none. See `batches.plan_windows`.
         threads: That compute on the CPU.
     """
 

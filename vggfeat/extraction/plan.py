@@ -50,7 +50,7 @@ def job_of(
     digests = _hashed(items, machine, watch)
     calibration = calibration_identity(recipe, digests, calibrated)
     row = RowRecipe.of(recipe, described, weights, calibration)
-    identity = identity_of(row, recipe.q, manifest_digest(items, digests), len(items))
+    identity = identity_of(row, recipe.scales, manifest_digest(items, digests), len(items))
     folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{identity.fingerprint[:8]}"
     donors = possible_donors(folder, identity.row_fingerprint) if region == "image" else ()
     return StoreJob(

@@ -17,7 +17,7 @@ from vggfeat.watch import Watch
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     """Make, resume or find the store of each of the recipe's nets.
 
-    Published weights and data that are not on disk are fetched first; see `supplies.provide`.
+    Published weights and data that are not on disk are fetched first; see `provide`.
 
     Returns:
         The path of each complete file.

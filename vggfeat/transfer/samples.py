@@ -95,7 +95,7 @@ def read_fused(held: Sequence[Block], ids: Sequence[str], recipe: Recipe) -> Des
     for start in range(0, len(ids), _READ_AT_ONCE):
         some = ids[start : start + _READ_AT_ONCE]
         x[start : start + _READ_AT_ONCE] = fused(
-            [block.store.read(block.rows.rows(some), recipe.q) for block in held], recipe
+            [block.store.read(block.rows.rows(some), recipe.scales) for block in held], recipe
         )
     return x
 
@@ -122,7 +122,7 @@ def used_store(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
     held = {i: row for row, i in enumerate(store.ids)}
     rows = [held[i] for i in wanted]
     statuses, sizes = store.statuses()[rows], store.image_sizes()[rows]
-    norms = store.norms(recipe.q)[rows][statuses == Status.OK]
+    norms = store.norms(recipe.scales)[rows][statuses == Status.OK]
     origin = json.loads(store.attribute("created_by"))
     return StoreUsed(
         model=store.recipe["net"],

@@ -1,8 +1,8 @@
 """Readers of the published weight files. None of them runs code that a file brings along.
 
-A file's format is recognised by its content (`formats`), never by its name. What C code of others
+A file's format is recognised by its content (`sniff`), never by its name. What C code of others
 has to parse (HDF5, MATLAB, NumPy) is read by a process of its own with bounded memory and time
-(`foreign`). Which names and axes a layout has is data (`layouts`); one check serves all (`checks`).
+(`sandbox`). Which names and axes a layout has is data (`layouts`); one check serves all (`checks`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vggfeat.nets.architectures import Architecture
 from vggfeat.weights.formats.sniff import Channels, LayoutName, recognise
 
-if TYPE_CHECKING:  # the process of `foreign` imports this package, and needs no torch
+if TYPE_CHECKING:  # the process of `sandbox` imports this package, and needs no torch
     from torch import Tensor
 
 __all__ = ["Port", "read", "recognise"]

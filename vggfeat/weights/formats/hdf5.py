@@ -1,4 +1,4 @@
-"""HDF5 files of strangers: Keras weights and MATLAB v7.3. Only `foreign`'s process imports this.
+"""HDF5 files of strangers: Keras weights and MATLAB v7.3. Only `sandbox`'s process imports this.
 
 libhdf5 follows links to other files, reads storage from anywhere on the disk, loads filters as
 plugins and runs through cycles, if a file says so. So every link and every data set is looked at

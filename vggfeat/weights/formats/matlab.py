@@ -1,4 +1,4 @@
-"""MatConvNet nets in MATLAB v5 files. Only `foreign`'s process imports this."""
+"""MatConvNet nets in MATLAB v5 files. Only `sandbox`'s process imports this."""
 
 from __future__ import annotations
 

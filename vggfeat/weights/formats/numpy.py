@@ -1,4 +1,4 @@
-"""NumPy archives without pickles and bombs. Only `foreign`'s process imports this."""
+"""NumPy archives without pickles and bombs. Only `sandbox`'s process imports this."""
 
 from __future__ import annotations
 
