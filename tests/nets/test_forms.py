@@ -14,8 +14,10 @@ from torch import Tensor
 
 from vggfeat.errors import MapTooSmallError
 from vggfeat.nets import canvas as canvas_module
+from vggfeat.nets import vgg as vgg_module
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.canvas import CanvasVgg, DeviceMemoryError
+from vggfeat.nets.packed import packs
 from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.winograd import RaggedVgg
@@ -161,6 +163,23 @@ def test_reduced_precision_stays_near_and_pixels_are_normalised_before(
     assert BOUND < furthest(found, reference) < 2e-2
     cosine = torch.cosine_similarity(found.double(), reference)
     assert float((1 - cosine).max()) <= 1e-4
+
+
+@pytest.mark.skipif(
+    not packs(torch.bfloat16, torch.device("cpu")), reason="no bfloat16 products by oneDNN here"
+)
+@pytest.mark.parametrize("tap", ["fc7", "fc6", "fc7-linear", "pool5", "conv3_2"])
+def test_packed_layers_have_the_bits_of_those_that_torch_packs_at_every_call(
+    tap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = pictures([(224, 260), (240, 256), (300, 288)])
+    packed = CanvasVgg(net(tap=tap).computing_in(torch.bfloat16), graphs=False)
+    monkeypatch.setattr(vgg_module, "packs", lambda dtype, device: False)
+    plain = CanvasVgg(net(tap=tap).computing_in(torch.bfloat16), graphs=False)
+    for canvas in ((300, 288), (320, 320)):
+        found = packed(images, canvas, mirror=True)
+        assert torch.equal(found, plain(images, canvas, mirror=True))
+        assert float(found.abs().max()) > 0
 
 
 def test_a_batch_too_large_for_the_device_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,11 @@ class Layer:
         """By how many cells each side of its map is shorter than of the one that it reads."""
         return self.shape[2] - 1 if self.connected else 0
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether it is fully connected to windows of more than one cell: fc6."""
+        return self.connected and self.shape[2] > 1
+
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield the name and the shape of each of its tensors."""
         yield f"{self.name}.weight", self.shape

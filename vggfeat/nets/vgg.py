@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggfeat.nets.architectures import Architecture, Layer, Pool
+from vggfeat.nets.packed import PackedLayer, filters_of, packs, windows
 from vggfeat.nets.profile import WeightProfile
 
 _BATCH_NORM_EPSILON = 1e-5  # torchvision's
@@ -142,26 +143,22 @@ class DenseVgg(nn.Module):
         return _masked(x, sizes).sum(dim=(2, 3), dtype=accurate) / sizes.prod(dim=1, keepdim=True)
 
     def _convolved(self, layer: Layer, x: Tensor) -> Tensor:
-        """Return the map of a layer, rectified unless it is that of a tap before the ReLU."""
-        windows = layer.connected and layer.shape[2] > 1
-        if windows and x.dtype in {torch.bfloat16, torch.float16}:
-            x = self._of_windows(layer, x)
-        else:
-            x = self.convolutions[layer.name](x)
-        return functional.relu_(x) if layer.name != self.tap.layer or self.tap.rectified else x
+        """Return the map of a layer, rectified unless it is that of a tap before the ReLU.
 
-    def _of_windows(self, layer: Layer, x: Tensor) -> Tensor:
-        """Convolve by one product of all windows.
-
-        In 16 bits fc6 takes half the time so where maps are small (Q = 256), and as long as by the
-        convolution where they are large.
+        In 16 bits fc6 is one product of all windows: it takes half the time so where maps are small
+        (Q = 256), and as long as by the convolution where they are large.
         """
-        side = layer.shape[2]
-        values = dict(self.convolutions[layer.name].named_parameters())
-        filters = values["weight"].permute(0, 2, 3, 1).flatten(1)
-        windows = x.permute(0, 2, 3, 1).unfold(1, side, 1).unfold(2, side, 1)
-        table = windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
-        return functional.linear(table, filters, values["bias"]).permute(0, 3, 1, 2)
+        rectified = layer.name != self.tap.layer or self.tap.rectified
+        convolution = self.convolutions[layer.name]
+        if isinstance(convolution, PackedLayer):
+            return convolution(x, rectified=rectified)
+        if layer.has_windows and x.dtype in {torch.bfloat16, torch.float16}:
+            filters = filters_of(convolution.get_parameter("weight"))
+            table = functional.linear(windows(x), filters, convolution.get_parameter("bias"))
+            x = table.permute(0, 3, 1, 2)
+        else:
+            x = convolution(x)
+        return functional.relu_(x) if rectified else x
 
     def map_sizes(self, sizes: Tensor) -> Tensor:
         """Return the (b, 2) sizes of the tap's maps for (b, 2) sizes of images."""
@@ -175,8 +172,11 @@ class DenseVgg(nn.Module):
         return next(self.convolutions.parameters()).dtype
 
     def computing_in(self, dtype: torch.dtype) -> DenseVgg:
-        """Let the layers compute in another float type; return self."""
+        """Let the layers compute in another float type, the fastest way here; return self."""
         self.convolutions.to(dtype)
+        if packs(dtype, self.mean.device):
+            for layer in self.architecture.layers(self.tap.layer):
+                self.convolutions[layer.name] = PackedLayer(layer, self.convolutions[layer.name])
         return self
 
     def smallest_side(self) -> int:
