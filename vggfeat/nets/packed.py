@@ -60,7 +60,7 @@ def packs(dtype: torch.dtype, device: torch.device) -> bool:
     return (
         dtype == torch.bfloat16
         and device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's own
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 

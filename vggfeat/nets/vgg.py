@@ -151,7 +151,8 @@ class DenseVgg(nn.Module):
         rectified = layer.name != self.tap.layer or self.tap.rectified
         convolution = self.convolutions[layer.name]
         if isinstance(convolution, PackedLayer):
-            return convolution(x, rectified=rectified)
+            packed: Tensor = convolution(x, rectified=rectified)
+            return packed
         if layer.has_windows and x.dtype in {torch.bfloat16, torch.float16}:
             filters = filters_of(convolution.get_parameter("weight"))
             table = functional.linear(windows(x), filters, convolution.get_parameter("bias"))
