@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -36,11 +36,22 @@ class VggfeatError(Exception):
         wrong: What is wrong, with the offending value and its place.
         expected: What was expected.
         remedy: What to do.
+        options: Flags of the command line, and their values, that the same command needs to go
+            through, where that is known; the command line prints it with them.
     """
 
     exit_code = 1
+    options: Mapping[str, str] = {}
 
-    def __init__(self, wrong: str, expected: str = "", remedy: str = "") -> None:
+    def __init__(
+        self,
+        wrong: str,
+        expected: str = "",
+        remedy: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        if options:
+            self.options = dict(options)
         super().__init__(" ".join(part for part in (wrong, expected, remedy) if part))
 
 

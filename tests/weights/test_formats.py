@@ -41,8 +41,8 @@ FORMATS: dict[Writer, str] = {
     layouts.matconvnet_73: "mat73",
     layouts.keras_old: "hdf5",
     layouts.keras_new: "hdf5",
-    layouts.frossard: "npz",
-    layouts.frossard_packed: "npz",
+    layouts.frossard: "frossard",
+    layouts.frossard_packed: "frossard",
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -12,9 +14,15 @@ from vggfeat.cli.progress import console
 from vggfeat.errors import Interrupted, VggfeatError
 from vggfeat.version import __version__
 
+_TYPED = "vggfeat.typed"  # where a context keeps the words of its command
+
 
 class _Group(click.Group):
     """Turns our errors into one message and their exit code; a bug keeps its traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's signature)
         try:
@@ -27,7 +35,32 @@ class _Group(click.Group):
 
 def _fail(ctx: click.Context, error: VggfeatError) -> NoReturn:
     click.echo(f"vggfeat: {error}", err=True)
+    command = main.commands.get(ctx.invoked_subcommand or "")
+    flags = {flag for option in command.params for flag in option.opts} if command else set()
+    if error.options and flags.issuperset(error.options):
+        typed = with_options(ctx.meta[_TYPED], error.options)
+        click.echo(f"Type: {shlex.join(['vggfeat', *typed])}", err=True)
     ctx.exit(error.exit_code)
+
+
+def with_options(typed: Sequence[str], options: Mapping[str, str]) -> list[str]:
+    """Return a command with other values of some of its options.
+
+    >>> with_options(["extract", "--tap=fc7", "--model", "vgg16"], {"--tap": "pool5"})
+    ['extract', '--model', 'vgg16', '--tap', 'pool5']
+
+    Args:
+        typed: Its words.
+        options: Flags that take a value, and the value; they stand in the place of all such flags.
+    """
+    kept: list[str] = []
+    words = iter(typed)
+    for word in words:
+        if word in options:
+            next(words, None)
+        elif word.partition("=")[0] not in options:
+            kept.append(word)
+    return kept + [word for option in options.items() for word in option]
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -45,7 +45,8 @@ def job_of(
     """
     model, region = described
     net, source = architecture(model), recipe.weights_of(model)
-    weights = pooled(find_weights(net, source, recipe.profile), recipe.pooling)
+    last = net.tap(recipe.tap).layer
+    weights = pooled(find_weights(net, source, recipe.profile, last), recipe.pooling)
     items = dataset.of_region(region).items
     digests = _hashed(items, machine, watch)
     calibration = calibration_identity(recipe, digests, calibrated)

@@ -173,7 +173,9 @@ def _absent_weights(recipe: Recipe) -> dict[str, AbsentWeights]:
     found = {}
     for model in recipe.models:
         try:
-            find_weights(architecture(model), recipe.weights_of(model), recipe.profile)
+            net = architecture(model)
+            last = net.tap(recipe.tap).layer
+            find_weights(net, recipe.weights_of(model), recipe.profile, last)
         except WeightsNotFoundError as error:
             found[model] = AbsentWeights(what=published_file(error.file), error=error)
     return found

@@ -19,7 +19,7 @@ from vggfeat.weights import formats
 from vggfeat.weights.catalogue import PublishedWeights, by_digest, catalogue, published_as
 from vggfeat.weights.convert import convert, converted_metadata
 from vggfeat.weights.formats.layouts import LAYOUTS
-from vggfeat.weights.formats.sniff import Channels
+from vggfeat.weights.formats.sniff import Channels, LayoutName
 from vggfeat.weights.local import candidates, families, place_of, weight_folders
 
 if TYPE_CHECKING:  # finding and identifying weights needs no torch; drawing and reading them does
@@ -35,6 +35,8 @@ STATEMENTS: dict[str, tuple[str, Channels | None]] = {
     "oxford-rgb": ("oxford", "RGB"),
     "torchvision": ("torchvision", "RGB"),
 }
+# Layout → the statement that most files with its names need, where it is not torchvision's.
+_LIKELY: dict[LayoutName, str] = {"plain": "oxford-bgr"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,31 +76,35 @@ class Weights(WeightsIdentity):
         net: Name of the net.
         source: Their file, or the seed that they are drawn from.
         stated: The channel order that the user has stated, which reading them checks.
+        last: The last layer or pool that is needed; None for as much as the file has.
     """
 
     net: str
     source: Path | int
     stated: Channels | None = None
+    last: str | None = "fc8"
 
     def load(self) -> dict[str, Tensor]:
-        """Read or draw them: "conv1_1.weight" and so on, float32, conv1_1 reading RGB.
+        """Read or draw them: "conv1_1.weight" to `last`, float32, conv1_1 reading RGB.
 
         Raises:
             WeightsError: If the file cannot be read, or is not what was said of it.
         """
-        net = architecture(self.net)
         if isinstance(self.source, int):
-            return random_tensors(net, self.source)
-        return _read(self.source, net, self.profile.name, self.stated)
+            return random_tensors(architecture(self.net), self.source, self.last or "fc8")
+        return _read(self.source, self)
 
 
-def find_weights(net: Architecture, weights: str, profile: str | None = None) -> Weights:
+def find_weights(
+    net: Architecture, weights: str, profile: str | None = None, last: str | None = "fc8"
+) -> Weights:
     """Find weights for a net and identify them, without reading them.
 
     Args:
         net: Which net.
         weights: "oxford", "torchvision", "random:SEED" or a path.
         profile: One of `STATEMENTS`, for a file that does not tell itself.
+        last: The last layer or pool that is needed; None for as much as a file has.
 
     Raises:
         WeightsNotFoundError: If published ones are absent.
@@ -106,13 +112,13 @@ def find_weights(net: Architecture, weights: str, profile: str | None = None) ->
             its preprocessing is not known.
     """
     if seed := re.fullmatch(r"random:(\d+)", weights):
-        return _random(net, int(seed[1]), profile)
+        return _random(net, int(seed[1]), profile, last)
     if weights in families():
-        return _from_catalogue(net, weights)
+        return _from_catalogue(net, weights, last)
     if "/" not in weights and not Path(weights).exists() and not Path(weights).suffix:
         valid = [*families(), "random:SEED", "a path"]
         raise WeightsError(f"Unknown weights {weights!r}.", nearest(weights, valid))
-    return _from_file(net, Path(weights), profile)
+    return _from_file(net, Path(weights), profile, last)
 
 
 def pooled(weights: Weights, pooling: Literal["ceil", "floor"] | None) -> Weights:
@@ -122,7 +128,7 @@ def pooled(weights: Weights, pooling: Literal["ceil", "floor"] | None) -> Weight
     return replace(weights, profile=replace(weights.profile, ceil_mode=pooling == "ceil"))
 
 
-def random_tensors(net: Architecture, seed: int) -> dict[str, Tensor]:
+def random_tensors(net: Architecture, seed: int, last: str = "fc8") -> dict[str, Tensor]:
     """Draw He-initialised weights (He et al. 2015: variance 2 / fan-in) and biases of zero.
 
     Each layer has a generator of its own, numpy's RandomState, whose stream is frozen for ever
@@ -131,6 +137,7 @@ def random_tensors(net: Architecture, seed: int) -> dict[str, Tensor]:
     Args:
         net: Which net.
         seed: Any non-negative integer.
+        last: The last layer or pool that is needed.
 
     Returns:
         "conv1_1.weight" and so on, float32.
@@ -138,7 +145,7 @@ def random_tensors(net: Architecture, seed: int) -> dict[str, Tensor]:
     import torch
 
     tensors = {}
-    for layer in net.layers():
+    for layer in net.layers(last):
         tensors[f"{layer.name}.weight"] = torch.from_numpy(_he_normal(layer, seed))
         tensors[f"{layer.name}.bias"] = torch.zeros(layer.shape[0])
         if layer.norm:  # as before any training
@@ -168,11 +175,11 @@ def convert_weights(source: str, model: str, profile: str | None = None) -> Path
     else:
         known = {file.name: file for file in catalogue()}
         place = place_of(known[source]) if source in known else Path(source)
-    weights = find_weights(net, source if place is None else str(place), profile)
+    weights = find_weights(net, source if place is None else str(place), profile, None)
     if place is None or weights.origin.startswith("random:"):
         raise WeightsError(f"{source!r} is no file.", "Expected a weight file to convert.")
     target = weight_folders()[0] / f"{place.stem}-{weights.sha256[:8]}.safetensors"
-    port = replace(formats.read(place, net), channels="RGB", tensors=weights.load())
+    port = replace(formats.read(place, net, None), channels="RGB", tensors=weights.load())
     return convert(
         port,
         net,
@@ -195,7 +202,7 @@ def _he_normal(layer: Layer, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]
     return weight.reshape(layer.shape)
 
 
-def _random(net: Architecture, seed: int, profile: str | None) -> Weights:
+def _random(net: Architecture, seed: int, profile: str | None, last: str | None) -> Weights:
     return Weights(
         origin=f"random:{seed}",
         sha256=hashlib.sha256(
@@ -205,16 +212,17 @@ def _random(net: Architecture, seed: int, profile: str | None) -> Weights:
         profile=PROFILES[STATEMENTS[profile or "oxford"][0]],
         net=net.name,
         source=seed,
+        last=last,
     )
 
 
-def _from_catalogue(net: Architecture, family: str) -> Weights:
+def _from_catalogue(net: Architecture, family: str, last: str | None) -> Weights:
     files = candidates(family, net.name)
     for file in files:
         place = place_of(file)
         if not place.is_file():
             continue
-        weights = _from_file(net, place, file.profile)
+        weights = _from_file(net, place, file.profile, last)
         if not file.could_be(weights.sha256):
             raise WeightsError(
                 f"'{place}' is not the published file of that name: its sha256 is "
@@ -231,18 +239,14 @@ def _from_catalogue(net: Architecture, family: str) -> Weights:
     )
 
 
-def _from_file(net: Architecture, path: Path, profile: str | None) -> Weights:
+def _from_file(net: Architecture, path: Path, profile: str | None, last: str | None) -> Weights:
     if not path.is_file():
         raise WeightsError(f"No weight file '{path}'.", remedy="Check the path.")
     digest = sha256_of(path)
     origin, declared = _declared(path, digest, net)
     name, stated = STATEMENTS[profile] if profile else (declared, None)
     if name is None:
-        raise WeightsError(
-            f"'{path}' (sha256 {digest[:16]}…) is not in the catalogue of published weights, "
-            "so its preprocessing is not known.",
-            remedy=f"Say it: --profile {' or --profile '.join(STATEMENTS)}.",
-        )
+        name = _told_profile(net, path, digest, last)
     if declared not in {None, name}:
         raise WeightsError(
             f"'{path}' is {origin}, whose profile is {declared!r}, not {profile!r}.",
@@ -257,6 +261,7 @@ def _from_file(net: Architecture, path: Path, profile: str | None) -> Weights:
         net=net.name,
         source=path,
         stated=stated,
+        last=last,
     )
 
 
@@ -267,13 +272,41 @@ def _tells(
 
     Only a look into the file shows whether two statements lead to the same rows.
     """
-    return profile == "oxford" and stated is not None and _order(path, digest, net.name) == stated
+    if profile != "oxford" or stated is None:
+        return False
+    return _told(path, digest, net.name, "conv1_1").channels == stated
 
 
 @lru_cache(maxsize=16)
-def _order(path: Path, digest: str, net: str) -> Channels | None:
-    """Return the order that a file's layout or values tell; read once for each content."""
-    return formats.read(path, architecture(net)).channels
+def _told(path: Path, digest: str, net: str, last: str | None) -> formats.Port:
+    """Return what a file's layout and values tell, without them; read once for each content."""
+    return replace(formats.read(path, architecture(net), last), tensors={})
+
+
+def _told_profile(net: Architecture, path: Path, digest: str, last: str | None) -> str:
+    """Return the profile that a file's layout or values tell.
+
+    Raises:
+        WeightsError: If neither tells.
+    """
+    lacking: WeightsError | None = None
+    try:
+        port = _told(path, digest, net.name, last)
+    except WeightsError as error:
+        if not error.options:
+            raise
+        lacking, port = error, _told(path, digest, net.name, None)
+    if port.profile is not None:
+        return port.profile
+    likely = _LIKELY.get(port.layout, "torchvision")
+    raise WeightsError(
+        f"'{path}' (sha256 {digest[:16]}…) is not in the catalogue of published weights, "
+        "so its preprocessing is not known.",
+        f"Most files with such names need --profile {likely}."
+        + (f" And {lacking}" if lacking else ""),
+        f"Say it: --profile {' or --profile '.join(STATEMENTS)}.",
+        options={"--profile": likely, **(lacking.options if lacking else {})},
+    )
 
 
 def _declared(path: Path, digest: str, net: Architecture) -> tuple[str, str | None]:
@@ -306,11 +339,10 @@ def _family(path: Path, digest: str) -> str:
     return "own" if known is None else known.family
 
 
-def _read(
-    path: Path, net: Architecture, profile: str, stated: Channels | None
-) -> dict[str, Tensor]:
+def _read(path: Path, weights: Weights) -> dict[str, Tensor]:
     """Read a file's tensors, conv1_1 turned to RGB."""
-    port = formats.read(path, net)
+    profile, stated = weights.profile.name, weights.stated
+    port = formats.read(path, architecture(weights.net), weights.last)
     if port.profile not in {None, profile}:
         raise WeightsError(
             f"'{path}' has the layout of {port.layout}, whose profile is {port.profile!r}, "

@@ -29,7 +29,8 @@ class Port:
         channels: The order that conv1_1 reads; None where neither the layout nor the values of
             conv1_1 tell (torchvision's names are also used for ports of the authors' BGR nets).
         profile: The preprocessing, None where nothing tells.
-        tensors: As `Layer.tensors` names and shapes them, float32, conv1_1 as in the file.
+        tensors: As `Layer.tensors` names and shapes them, float32, conv1_1 as in the file; those
+            that were asked for.
     """
 
     layout: LayoutName
@@ -38,21 +39,24 @@ class Port:
     tensors: dict[str, Tensor]
 
 
-def read(path: Path, net: Architecture) -> Port:
+def read(path: Path, net: Architecture, last: str | None = "fc8") -> Port:
     """Read a weight file of any format and layout that is known.
 
     Args:
         path: A torch file, safetensors, Caffe model, MATLAB file (v5 or v7.3), Keras HDF5 file or
             NumPy archive.
         net: The net that it is expected to hold.
+        last: The last layer or pool that is needed; None for as much as there is. What lies behind
+            it may be of any kind, or not be there.
 
     Returns:
-        Every tensor of `net`, finite and float32, axes (out, in, kernel, kernel), fc6's inputs in
-        the order channel, row, column; only conv1_1's channels are as in the file.
+        Every tensor of `net` up to `last`, finite and float32, axes (out, in, kernel, kernel), the
+        inputs of fc6 in the order channel, row, column; only conv1_1's channels are as in the file.
+        fc8 has as many classes as the file.
 
     Raises:
         WeightsError: If the file is damaged, of an unknown format or layout, of another net,
-            without its fully connected layers, or holds values that are not finite; if it is
+            without a layer that is needed, or holds values that are not finite; if it is
             hostile: code, links that leave it, sizes beyond any published net.
     """
     from vggfeat.weights.formats.checks import arranged, authors_order
@@ -62,7 +66,7 @@ def read(path: Path, net: Architecture) -> Port:
     form = recognise(path)
     found, metadata = load(path, form)
     layout = layout_of(path, form, found, metadata, net)
-    tensors = arranged(path, layout, found, net)
+    tensors = arranged(path, layout, found, net, last)
     proven = authors_order(net, tensors["conv1_1.weight"])
     return Port(
         layout=layout.name,

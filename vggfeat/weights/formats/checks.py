@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
-from vggfeat.nets.architectures import ARCHITECTURES, Architecture
+from vggfeat.nets.architectures import ARCHITECTURES, TAPS, Architecture
 from vggfeat.weights.formats.layouts import Layout, wanted
 from vggfeat.weights.formats.sniff import Channels
 
@@ -20,49 +22,100 @@ _SAME = 1e-3  # relative; a copy in half precision is as near, another net is no
 
 
 def arranged(
-    path: Path, layout: Layout, found: Mapping[str, Tensor], net: Architecture
+    path: Path,
+    layout: Layout,
+    found: Mapping[str, Tensor],
+    net: Architecture,
+    last: str | None = "fc8",
 ) -> dict[str, Tensor]:
-    """Give the tensors our names and axes, and check that they are exactly the net's.
+    """Give the tensors our names and axes, and check that they are the net's up to a layer.
 
     Args:
         path: For messages.
         layout: Of the file.
         found: By the file's names, with the file's axes.
         net: The net that is expected.
+        last: The last layer or pool that is needed; None for as much as there is.
 
     Returns:
         As `Layer.tensors` names and shapes them, float32, contiguous; conv1_1 as in the file.
 
     Raises:
-        WeightsError: If a tensor is missing, of another shape, not finite, or too many.
+        WeightsError: If a tensor that is needed is missing, of another shape or not finite; if
+            the convolutions are another net's.
     """
-    if not fits(layout, found, net):
-        _explain(path, layout, found, net)
+    last = last or _served(layout, found, net) or "fc8"
+    if not fits(layout, found, net, last):
+        _explain(path, layout, found, net, last)
     names = layout.names(net)
     tensors, damaged = {}, []
-    for name, shape in wanted(net):
+    for name, shape in _expected(layout, found, net, last):
         tensor = turned(found[names[name]], shape, inputs_first=layout.inputs_first)
         if not torch.isfinite(tensor).all():
             damaged.append(name)
         tensors[name] = tensor
     if damaged:
-        bare = all(name.startswith("fc") for name in damaged)
-        raise WeightsError(
+        wrong = (
             f"'{path}': {names[damaged[0]]} holds values that are not finite "
-            f"({len(damaged)} of {len(tensors)} tensors do).",
-            "Its fully connected layers were left out." if bare else "",
-            "Use a file that has its fully connected layers." if bare else "Fetch it again.",
+            f"({len(damaged)} of {len(tensors)} tensors do)."
         )
+        if not damaged[0].startswith("fc"):
+            raise WeightsError(wrong, remedy="Fetch it again.")
+        left_out = "Its fully connected layers were left out."
+        raise _serving(f"{wrong} {left_out}", net, _before(net, damaged[0].partition(".")[0]))
     return tensors
 
 
-def fits(layout: Layout, found: Mapping[str, Tensor], net: Architecture) -> bool:
-    """Tell whether a file has exactly the tensors of a net."""
-    names = layout.names(net)
-    return not _too_many(names, found) and all(
+def fits(layout: Layout, found: Mapping[str, Tensor], net: Architecture, last: str = "fc8") -> bool:
+    """Tell whether a file has what a net needs up to a layer, and no other convolutions.
+
+    What lies behind `last` may be missing, or of any shape, but for convolutions: those that are
+    there have to be the net's, from conv1_1 on, since they tell one net from another.
+
+    Args:
+        layout: Of the file.
+        found: By the file's names, with the file's axes.
+        net: The net that is expected.
+        last: The last layer or pool that is needed.
+    """
+    names, until = layout.names(net), _until(layout, found, net, last)
+    return not _foreign(layout, found, net, last) and all(
         names[name] in found and _fits(layout, name, shape, found[names[name]])
-        for name, shape in wanted(net)
+        for name, shape in _expected(layout, found, net, until)
     )
+
+
+def _until(layout: Layout, found: Mapping[str, Tensor], net: Architecture, last: str) -> str:
+    """Return the last part that has to be the net's: `last`, or a convolution behind it."""
+    names = layout.names(net)
+    there = [
+        layer.name
+        for layer in net.layers()
+        if not layer.connected and any(names[name] in found for name, _ in layer.tensors())
+    ]
+    return max([last, *there], key=[part.name for part in net.parts()].index)
+
+
+def _expected(
+    layout: Layout, found: Mapping[str, Tensor], net: Architecture, last: str
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield as `wanted`, fc8 with as many classes as the file has."""
+    bias = found.get(layout.names(net)["fc8.bias"])
+    classes = len(bias) if bias is not None and bias.ndim == 1 else 0
+    for name, shape in wanted(net, last):
+        yield name, (classes, *shape[1:]) if classes and name.startswith("fc8.") else shape
+
+
+def _served(layout: Layout, found: Mapping[str, Tensor], net: Architecture) -> str | None:
+    """Return the last layer or pool up to which a file is the net's."""
+    parts = [part.name for part in net.parts()]
+    return next((name for name in reversed(parts) if fits(layout, found, net, name)), None)
+
+
+def _before(net: Architecture, layer: str) -> str:
+    """Return the layer or pool in front of a layer."""
+    names = [part.name for part in net.parts()]
+    return names[names.index(layer) - 1]
 
 
 def turned(tensor: Tensor, shape: tuple[int, ...], *, inputs_first: bool) -> Tensor:
@@ -102,51 +155,93 @@ def authors_order(net: Architecture, conv1_1: Tensor) -> Channels | None:
     return "RGB" if torch.allclose(energy.flip(0), known, rtol=_SAME) else None
 
 
-def _explain(path: Path, layout: Layout, found: Mapping[str, Tensor], net: Architecture) -> None:
+def _explain(
+    path: Path, layout: Layout, found: Mapping[str, Tensor], net: Architecture, last: str
+) -> NoReturn:
     """Raise the error that says best why a file is not the net's."""
+    until = _until(layout, found, net, last)
+    wrong, expected, remedy = _first_fault(path, layout, found, net, until)
+    served = _served(layout, found, net)
+    if served is not None:
+        raise _serving(wrong, net, served)
     for other in ARCHITECTURES.values():
-        if fits(layout, found, other):
+        if fits(layout, found, other, f"pool{len(other.blocks)}"):
             raise WeightsError(
                 f"'{path}' does not hold {net.name}: these are the shapes of {other.name}.",
                 remedy=f"Pass --model {other.name}, or another file.",
             )
-    names = layout.names(net)
-    missing = [name for name in names if names[name] not in found]
-    if missing and all(name.startswith("fc") for name in missing) and len(missing) == 6:
-        raise WeightsError(
-            f"'{path}' has only the convolutions: no {names['fc6.weight']!r} and what follows.",
-            "Descriptors need the fully connected layers fc6 and fc7.",
-            "Use the file that has its top.",
-        )
+    raise WeightsError(wrong, expected, remedy)
+
+
+def _serving(wrong: str, net: Architecture, served: str) -> WeightsError:
+    """Return the error of a file that has not all that is needed, but serves some taps."""
+    parts = {part.name for part in net.parts(served)}
+    taps = [tap for tap, (layer, _) in TAPS.items() if layer in parts]
+    best = min(taps, key=lambda tap: TAPS[tap][0] != served)
+    return WeightsError(
+        wrong,
+        f"It serves the taps {', '.join(taps)}.",
+        f"Pass --tap {best}, or a file that has more layers.",
+        options={"--tap": best},
+    )
+
+
+def _first_fault(
+    path: Path, layout: Layout, found: Mapping[str, Tensor], net: Architecture, last: str
+) -> tuple[str, str, str]:
+    """Say what is wrong with a file, what was expected and what to do."""
+    names, expected = layout.names(net), dict(_expected(layout, found, net, last))
+    missing = [name for name in expected if names[name] not in found]
+    other = "Is it the file of another net?"
+    if missing and missing[0] == "fc6.weight":
+        wrong = f"'{path}' has only the convolutions: no {names[missing[0]]!r} and what follows."
+        return wrong, "", ""
     if missing:
-        raise WeightsError(
+        wrong = (
             f"'{path}' has no {names[missing[0]]!r} "
-            f"({len(missing)} of {len(names)} names missing).",
-            f"Expected {layout.name}'s layout of {net.name}.",
-            "Is it the file of another net?",
+            f"({len(missing)} of {len(expected)} names missing)."
         )
-    for name, shape in wanted(net):
+        return wrong, f"Expected {layout.name}'s layout of {net.name}.", other
+    for name, shape in expected.items():
         tensor = found[names[name]]
         if not _fits(layout, name, shape, tensor):
             theano = layout.name == "keras" and tuple(tensor.shape) == shape
-            raise WeightsError(
+            return (
                 f"'{path}': {names[name]} has shape {tuple(tensor.shape)}, {tensor.dtype}.",
                 f"{net.name} needs {shape} for {name.partition('.')[0]}, stored as "
                 f"{' or '.join(map(str, _shapes(name, shape, layout)))} of floating point numbers.",
                 "Its kernels are in Theano's order; use the file with tf_kernels in its name."
                 if theano
-                else "Is it the file of another net?",
+                else other,
             )
-    raise WeightsError(
-        f"'{path}' also has {_too_many(names, found)[0]!r}, which {net.name} does not.",
-        f"Expected {len(names)} tensors.",
-        "Is it the file of another net?",
-    )
+    foreign = _foreign(layout, found, net, last)[0]
+    wrong = f"'{path}' also has {foreign!r}, which {net.name} does not."
+    return wrong, f"Expected {len(expected)} tensors.", other
 
 
-def _too_many(names: Mapping[str, str], found: Mapping[str, Tensor]) -> list[str]:
-    known = set(names.values())
-    return [n for n in found if n not in known and not n.endswith(".num_batches_tracked")]
+def _foreign(
+    layout: Layout, found: Mapping[str, Tensor], net: Architecture, last: str
+) -> list[str]:
+    """Return the file's names that a net does not know, and that may stand before `last`.
+
+    Another convolution tells that it is another net. Behind the convolutions a product of one's
+    own may stand (a head), and in front of them nothing; but what has no matrix, a normalisation,
+    may stand anywhere between the fully connected layers.
+    """
+    known = set(layout.names(net).values())
+    unknown = [n for n in found if n not in known and not n.endswith(".num_batches_tracked")]
+    products = {_owner(name) for name, tensor in found.items() if tensor.ndim == 2}
+    connected = last.startswith("fc")
+    return [
+        name
+        for name in unknown
+        if name.startswith(layout.trunk) or (connected and _owner(name) not in products)
+    ]
+
+
+def _owner(name: str) -> str:
+    """Return the layer of a tensor, by its file's name."""
+    return re.split(r"[./](?=[^./]*$)", name)[0]
 
 
 def _fits(layout: Layout, name: str, shape: tuple[int, ...], tensor: Tensor) -> bool:

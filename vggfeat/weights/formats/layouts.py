@@ -33,6 +33,7 @@ class Layout:
         inputs_first: Axes are (kernel, kernel, in, out), and a matrix is (in, out) with fc6's
             inputs in the order row, column, channel; else (out, in, kernel, kernel), (out, in),
             and channel, row, column.
+        trunk: How the file's names of the convolutions begin, and of nothing else.
         unify: Brings the several styles of names that a layout has into one, in place.
     """
 
@@ -41,12 +42,13 @@ class Layout:
     channels: Channels | None = None
     profile: str | None = None
     inputs_first: bool = False
+    trunk: str = "conv"
     unify: Callable[[Path, dict[str, Tensor]], None] | None = None
 
 
-def wanted(net: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield name and shape of every tensor of a net."""
-    for layer in net.layers():
+def wanted(net: Architecture, last: str = "fc8") -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and shape of every tensor of a net, up to the layer or pool `last`."""
+    for layer in net.layers(last):
         yield from layer.tensors()
 
 
@@ -112,7 +114,9 @@ def _unify_keras(path: Path, found: dict[str, Tensor]) -> None:
 _CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6")
 _JCJOHNSON = ("classifier.1", "classifier.4", "classifier.6")
 _TIMM = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
-_TORCHVISION = Layout(name="torchvision", names=partial(_torch_names, _CLASSIFIER))
+_TORCHVISION = Layout(
+    name="torchvision", names=partial(_torch_names, _CLASSIFIER), trunk="features."
+)
 LAYOUTS: dict[LayoutName, Layout] = {  # those that a format brings along
     "caffe": Layout(name="caffe", names=_own_names, channels="BGR", profile="oxford"),
     "matconvnet": Layout(
@@ -124,6 +128,7 @@ LAYOUTS: dict[LayoutName, Layout] = {  # those that a format brings along
         channels="BGR",
         profile="oxford",
         inputs_first=True,
+        trunk="block",
         unify=_unify_keras,
     ),
     "frossard": Layout(  # RGB says its author's page
@@ -159,16 +164,21 @@ def layout_of(
     if "vggfeat" in metadata.get("format", ""):
         return _converted(path, metadata, net)
     if "head.fc.weight" in found or "pre_logits.fc1.weight" in found:
-        return Layout(name="timm", names=partial(_torch_names, _TIMM))
+        return Layout(name="timm", names=partial(_torch_names, _TIMM), trunk="features.")
     if "classifier.1.weight" in found and "classifier.0.weight" not in found:
         names = partial(_torch_names, _JCJOHNSON)
-        return Layout(name="jcjohnson", names=names, channels="BGR", profile="oxford")
+        return Layout(
+            name="jcjohnson", names=names, channels="BGR", profile="oxford", trunk="features."
+        )
+    if "conv1_1.weight" in found:
+        return Layout(name="plain", names=_own_names)
     if "features.0.weight" in found or not found:
         return _TORCHVISION
     some = ", ".join(repr(name) for name in list(found)[:3])
     raise WeightsError(
         f"'{path}' has names of no known layout: {some}, …",
-        "Expected torchvision's (features.0.weight …), jcjohnson's, timm's or our own.",
+        "Expected torchvision's (features.0.weight …), jcjohnson's, timm's or the authors' "
+        "(conv1_1.weight …).",
         "Is it a VGG net, and the bare dictionary of its tensors?",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,15 @@ from vggfeat.errors import WeightsError
 from vggfeat.weights.formats.caffe import begins_a_net
 
 LayoutName = Literal[
-    "torchvision", "jcjohnson", "timm", "caffe", "matconvnet", "keras", "frossard", "vggfeat"
+    "torchvision",
+    "jcjohnson",
+    "timm",
+    "caffe",
+    "matconvnet",
+    "keras",
+    "frossard",
+    "plain",
+    "vggfeat",
 ]
 Channels = Literal["RGB", "BGR"]
 
@@ -23,6 +32,8 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
 _TABLE_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # at the end of a TensorFlow checkpoint or index
 _LONGEST_HEADER = 100_000_000  # of safetensors, by its specification
+
+_FROSSARD = re.compile(r"(conv\d_\d|fc\d)_[Wb]\.npy")
 
 _PAGES = ("<!doctype", "<html", "<head", "<?xml", "<!--")
 # What a user may have got hold of instead: first bytes, what that is, what to do.
@@ -84,12 +95,19 @@ def _first_member(head: bytes) -> str:
 
 FORMATS = (  # in the order in which they are tried
     Format(
+        name="frossard",
+        holds="Frossard's NumPy archive",
+        begins=lambda head, size: _FROSSARD.fullmatch(_first_member(head)) is not None,
+        reader="numpy:arrays",
+        sandboxed=True,
+        layout="frossard",
+    ),
+    Format(
         name="npz",
         holds="a NumPy archive of weights",
         begins=lambda head, size: _first_member(head).endswith(".npy"),
         reader="numpy:arrays",
         sandboxed=True,
-        layout="frossard",
     ),
     Format(
         name="pth",
