@@ -128,8 +128,15 @@ def _drift(figures: Figures, precision: str) -> tuple[str, str]:
         return "", ""
     if precision == "float32":
         return "the reference", "the reference"
-    change = max((row["score_change"] for row in rows), key=abs)
-    return _small(max(row["one_minus_cos_max"] for row in rows)), f"{change:+.2f}"
+    largest = max(rows, key=lambda row: abs(row["score_change"]))
+    return _small(max(row["one_minus_cos_max"] for row in rows)), _change(largest)
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    """Return a change of score with its interval, points."""
+    between = row["score_change_interval"]
+    ends = f" ({between[0]:+.2f} to {between[1]:+.2f})" if between else ""
+    return f"{row['score_change']:+.2f}{ends}"
 
 
 def ceilings(figures: Figures) -> str:
@@ -236,14 +243,22 @@ def drift(figures: Figures) -> str:
     found = figures.get("drift", {})
     rows = [
         (
-            *(row["data"], row["model"], str(row["images"]), row["precision"]),
-            *(_small(row["one_minus_cos_median"]), _small(row["one_minus_cos_max"])),
-            *(_small(row["error_max"]), f"{row['score']:.2f}", f"{row['score_change']:+.2f}"),
+            *(row["data"], _net(row), f"{row['images']:,}", f"{row['test_images']:,}"),
+            *(row["precision"], _small(row["one_minus_cos_median"])),
+            *(_small(row["one_minus_cos_max"]), _small(row["error_max"])),
+            *(f"{row['score']:.2f}", _change(row)),
         )
         for row in found.get("rows", [])
     ]
-    columns = ["data", "net", "images", "precision", "1 − cos, median", "largest", "largest error"]
-    return _with_source(found, markdown([*columns, "score, %", "change, points"], rows))
+    columns = ["recipe", "net", "images", "of them tested", "precision", "1 − cos, median"]
+    columns += ["largest", "largest error", "score, %", "change, points (95 %)"]
+    return _with_source(found, markdown(columns, rows))
+
+
+def _net(row: Mapping[str, Any]) -> str:
+    bits = row["weights_rounded_to_bits"]
+    rounded = f", rounded to {bits} bits" if bits else ""
+    return f"{row['model']}, {row['weights']}{rounded}"
 
 
 def svm(figures: Figures) -> str:

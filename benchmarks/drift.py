@@ -1,11 +1,12 @@
 """What each precision does to the descriptors and to the score, against float32.
 
-    python -m benchmarks.drift --limit 20 --model vgg16-thin
+    python -m benchmarks.drift pipelines/real/caltech101-vgg19-8bit-256.toml --cache features
 
-Every precision that a recipe may ask for and that the device can do makes its own store of the
-demo's data, of VOC 2007 and of Caltech-101 (of the latter two as many images as --limit says, where
-they are), and the whole evaluation runs on it. The nets have random weights unless --weights says
-otherwise: they show how exact the arithmetic is, not how good the descriptors are.
+Each recipe is run in every precision that the device can do, with a store of its own, and its
+scores are compared with those of float32 on the same test images: the interval of a change is that
+of the paired bootstrap, both scores over the same resamples. Stores in --cache are used and kept.
+Without a recipe it is the demo's, whose drawn images and random net show how exact the arithmetic
+is, and nothing about real photos.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import DATA, skip, tell, write
-from benchmarks.extract import VOC
+from benchmarks.common import skip, tell, write
+from vggfeat.classify.confidence import interval, resampled_means, resamples
+from vggfeat.classify.measures import measure_of
 from vggfeat.demo.images import make_voc
 from vggfeat.demo.run import demo_recipe
 from vggfeat.errors import VggfeatError
 from vggfeat.extraction.workers import extract
-from vggfeat.nets.architectures import ARCHITECTURES
+from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Machine, Recipe
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.run import evaluate
+from vggfeat.transfer.score import Evaluation
 from vggfeat.watch import Watch
 
 REFERENCE = "float32"
@@ -40,8 +43,7 @@ Doubles = npt.NDArray[np.float64]
 
 def precisions() -> tuple[str, ...]:
     """Return what a recipe may ask for, the reference first."""
-    known = get_args(Recipe.model_fields["precision"].annotation)
-    return (REFERENCE, *(p for p in known if p != REFERENCE))
+    return (REFERENCE, *(name for name in PRECISIONS if name != REFERENCE))
 
 
 def row_drift(
@@ -62,15 +64,16 @@ def row_drift(
     return apart, whole / b_norm
 
 
-def store_drift(store: Path, reference: Path) -> dict[str, float]:
-    """Return median and maximum of `row_drift` over all images and scales of two stores."""
+def store_drift(stores: Sequence[Path], references: Sequence[Path]) -> dict[str, float]:
+    """Return median and maximum of `row_drift` over all images and scales of stores.
+
+    Args:
+        stores: In one precision.
+        references: The same ones in another.
+    """
     cosines, errors = [], []
-    with DescriptorStore.open(store) as ours, DescriptorStore.open(reference) as theirs:
-        for start in range(0, len(ours.ids), _READ_AT_ONCE):
-            ids = ours.ids[start : start + _READ_AT_ONCE]
-            rows = [opened.read(ids) for opened in (ours, theirs)]
-            a, b = ((r.descriptors.astype(np.float64), r.norms.astype(np.float64)) for r in rows)
-            cosine, error = row_drift(a, b)
+    for store, reference in zip(stores, references, strict=True):
+        for cosine, error in _drifts(store, reference):
             known = np.isfinite(error)  # neither unreadable nor zero
             cosines.append(cosine[known])
             errors.append(error[known])
@@ -83,91 +86,119 @@ def store_drift(store: Path, reference: Path) -> dict[str, float]:
     }
 
 
-def measure(jobs: Mapping[str, Mapping[str, Any]], machine: Machine) -> list[dict[str, Any]]:
-    """Run every job in every precision.
+def change(found: Evaluation, reference: Evaluation) -> dict[str, Any]:
+    """Return by how many points a score differs, and the interval of that by the paired bootstrap.
 
     Args:
-        jobs: Values of the recipes, without precision, by a title.
+        found: In one precision.
+        reference: The same recipe in another.
+    """
+    measure, seed = measure_of(found.result.measure), found.result.recipe.seed
+    apart = []
+    for split, runs in enumerate(zip(found.runs, reference.runs, strict=True)):
+        counts = resamples(len(runs[0].samples["test"].ids), seed, split)
+        ours, theirs = (
+            resampled_means(measure, run.fitted.scores, run.samples["test"].labels, counts)
+            for run in runs
+        )
+        apart.append(100 * (ours - theirs))
+    score, beside = found.result.score or 0.0, reference.result.score or 0.0
+    return {"score_change": 100 * (score - beside), "score_change_interval": interval(apart)}
+
+
+def measure(recipes: Sequence[Recipe], machine: Machine) -> list[dict[str, Any]]:
+    """Run every recipe in every precision.
+
+    Args:
+        recipes: Their own precision does not count.
         machine: Whose device counts.
 
     Returns:
-        One row for each job and precision that the device can do; scores in percent, their change
-        in points.
+        One row for each recipe and precision that the device can do; scores in percent, their
+        change in points.
     """
     rows = []
-    for title, values in jobs.items():
-        reference: tuple[Path, float] | None = None
+    for recipe in recipes:
+        reference: tuple[list[Path], Evaluation] | None = None
         for precision in precisions():
+            title = recipe.name or recipe.dataset
             try:
-                recipe = Recipe.build({**values, "precision": precision}, "the benchmark")
-                [store] = extract(recipe, machine, Watch())
-                result = evaluate(recipe, machine, Watch()).result
+                own = Recipe.build({**recipe.model_dump(), "precision": precision}, title)
+                stores = extract(own, machine, Watch())
+                found = evaluate(own, machine, Watch())
             except VggfeatError as error:
                 skip(f"{title} in {precision}", error)
                 if precision == REFERENCE:
                     break  # nothing to compare with
                 continue
-            score = 100 * (result.score or 0.0)
-            reference = reference or (store, score)
+            reference = reference or (stores, found)
             rows.append(
                 {
-                    "data": title,
-                    "model": recipe.models[0],
-                    "weights": result.stores[0].weights,
-                    "scales": list(recipe.scales),
-                    "images": result.stores[0].images,
-                    "measure": recipe.measure,
+                    **_described(title, found),
                     "precision": precision,
-                    "score": score,
-                    "score_change": score - reference[1],
-                    **store_drift(store, reference[0]),
+                    **change(found, reference[1]),
+                    **store_drift(stores, reference[0]),
                 }
             )
-            tell(f"{title}, {precision}: {score:.2f} ({score - reference[1]:+.2f})")
+            tell(f"{title}, {precision}: {rows[-1]['score']:.2f}")
     return rows
-
-
-def jobs(
-    folder: Path, model: str, weights: str, limit: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield title and recipe of what there is data for.
-
-    Args:
-        folder: Gets the demo's data.
-        model: A net.
-        weights: Its weights.
-        limit: Images of each part.
-    """
-    make_voc(folder / "data")
-    net = {"models": [model], "weights": [weights]}
-    demo = demo_recipe(folder)
-    yield "the demo", {"dataset": demo.dataset, "scales": list(demo.scales), **net}
-    if VOC.is_dir():
-        scales = [256, 384, 512]
-        yield "VOC 2007", {"dataset": f"voc:{VOC}", "scales": scales, "limit": limit, **net}
-    else:
-        skip("VOC 2007", f"no '{VOC}'")
-    if (DATA / "caltech101").is_dir():
-        yield "Caltech-101", {"dataset": "caltech101", "scales": [256], "limit": 5 * limit, **net}
-    else:
-        skip("Caltech-101", f"no '{DATA / 'caltech101'}'")
 
 
 def main() -> None:
     """Measure, and write results/benchmarks/drift.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="vgg16-thin", choices=sorted(ARCHITECTURES))
-    parser.add_argument("--weights", default="random:0")
-    parser.add_argument("--limit", type=int, default=40, help="Of VOC; five times it of Caltech.")
+    parser.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE.toml")
+    parser.add_argument("--limit", type=int, help="Images of each part.")
+    parser.add_argument("--data-root", default="datasets")
+    parser.add_argument("--cache", help="Where stores are kept; by default nowhere.")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
-        values = {"cache": Path(place) / "features", "data_root": DATA, "offline": True}
-        machine = Machine.build({**values, "device": options.device})
-        todo = dict(jobs(Path(place), options.model, options.weights, options.limit))
-        rows = measure(todo, machine)
+        if options.cache is None:
+            os.environ["XDG_CACHE_HOME"] = str(Path(place) / "cache")
+        machine = Machine.build(
+            {
+                "cache": options.cache or Path(place) / "features",
+                "data_root": options.data_root,
+                "device": options.device,
+                "offline": True,
+            }
+        )
+        limit = {} if options.limit is None else {"limit": options.limit}
+        recipes = [Recipe.from_toml(path, limit) for path in options.recipes]
+        if not recipes:
+            make_voc(Path(place) / "data")
+            values = {**demo_recipe(Path(place)).model_dump(), "name": "the demo", **limit}
+            recipes = [Recipe.build(values, "the benchmark")]
+        rows = measure(recipes, machine)
     write("drift", {"device": options.device, "rows": rows})
+
+
+def _described(title: str, found: Evaluation) -> dict[str, Any]:
+    result = found.result
+    used = result.stores[0]
+    rounded = used.weights_rounded_to_bits
+    return {
+        "data": title,
+        "model": ", ".join(result.recipe.models),
+        "weights": used.weights,
+        "weights_rounded_to_bits": rounded,
+        "tap": result.recipe.tap,
+        "scales": list(result.recipe.scales),
+        "images": used.images,
+        "test_images": sum(len(run.samples["test"].ids) for run in found.runs),
+        "measure": result.measure,
+        "score": 100 * (result.score or 0.0),
+    }
+
+
+def _drifts(store: Path, reference: Path) -> Iterator[tuple[Doubles, Doubles]]:
+    with DescriptorStore.open(store) as ours, DescriptorStore.open(reference) as theirs:
+        for start in range(0, len(ours.ids), _READ_AT_ONCE):
+            ids = ours.ids[start : start + _READ_AT_ONCE]
+            rows = [opened.read(ids) for opened in (ours, theirs)]
+            a, b = ((r.descriptors.astype(np.float64), r.norms.astype(np.float64)) for r in rows)
+            yield row_drift(a, b)
 
 
 if __name__ == "__main__":
