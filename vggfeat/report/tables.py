@@ -130,7 +130,9 @@ def read_results(folder: Path) -> dict[str, Result]:
     if not folder.is_dir():
         _log.warning("there is no folder '%s', so there are no results", folder)
     return {
-        path.stem: Result.read(path) for path in sorted(folder.glob("*.json")) if is_result(path)
+        path.stem: Result.read(path).published()
+        for path in sorted(folder.glob("*.json"))
+        if is_result(path)
     }
 
 
