@@ -494,7 +494,7 @@ def test_interval_chance_and_accuracy_stand_beside_the_score(tmp_path: Path) -> 
     feet = [text for path, text in page.texts if "table#per-class tfoot" in path]
     assert feet[feet.index("95 % interval") :][1:4] == ["–", "–", "87.3 to 92.0"]
     assert feet[feet.index("chance") :][1:4] == ["–", "–", "20.0"]
-    old = {"intervals": {}, "chance": {}, "resamples": None}
+    old: dict[str, object] = {"intervals": {}, "chance": {}, "resamples": None}
     page = Page(written(tmp_path, result.model_copy(update=old)))
     assert "95 % interval –; chance –" in page.text
     assert "resamples" not in page.text

@@ -150,7 +150,7 @@ def _measured(result: Result) -> list[str]:
 def _field(measure: str, fields: Sequence[str]) -> str:
     """Return the measure whose numbers of classes are shown: those of the experiment's own."""
     own = MEASURES[measure].over_images_of if measure in MEASURES else None
-    return next((name for name in (measure, own) if name in fields), fields[0])
+    return next((name for name in fields if name in {measure, own}), fields[0])
 
 
 def _column(name: str) -> str:

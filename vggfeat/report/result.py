@@ -3,71 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from vggfeat.errors import RecipeError, VggfeatError
 from vggfeat.files.publish import make_folder, publish_bytes
 from vggfeat.recipe import FILE_NAME, Recipe, published_path
+from vggfeat.report.fields import Count, FileName, Interval, Penalty, Plain, Share, checked_recipe
 
 FORMAT_VERSION: Final = 5
 AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
 _UPGRADED = (3, 4)  # the formats before that are still read
 
-_DEEPEST = 4  # levels of a recipe; [paper] and [ablation] are its second
-_LARGEST = 2**53  # whole numbers that a float can hold
 _DIGITS = 8  # of a digest, to be shown
 _LONGEST_SHOWN = 60  # characters of a value in a message
 
 
 class ResultError(VggfeatError, ValueError):
     """A result file is absent, damaged or in the way."""
-
-
-def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Check that a recipe is no more than text, numbers, and short lists and tables of them."""
-    _check_plain(recipe, _DEEPEST)
-    return recipe
-
-
-def _check_plain(value: object, levels: int) -> None:
-    if isinstance(value, dict | list | tuple):
-        if not levels:
-            raise ValueError(f"at most {_DEEPEST} levels of lists and tables")
-        for part in value.values() if isinstance(value, dict) else value:
-            _check_plain(part, levels - 1)
-    elif isinstance(value, str) and "\0" in value:
-        raise ValueError("text without a NUL")
-    elif isinstance(value, int | float) and not abs(value) < _LARGEST:
-        raise ValueError(f"finite numbers below {_LARGEST:,}")
-
-
-def _checked(recipe: object) -> object:
-    """Make a recipe of the values in a file; what they do not say has its default."""
-    return Recipe.build(_plain(recipe), "its recipe") if isinstance(recipe, dict) else recipe
-
-
-Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
-FileName = Annotated[str, StringConstraints(pattern=FILE_NAME)]
-Count = Annotated[int, Field(ge=0, lt=_LARGEST)]
-Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]  # sums of shares are rounded
-Interval = tuple[Share, Share]
-Penalty = Annotated[float, Field(gt=0, lt=1e300)]
 
 
 class _Record(BaseModel):
@@ -294,7 +252,7 @@ class Result(_Record):
 
     format_version: Literal[5] = FORMAT_VERSION
     name: FileName
-    recipe: Annotated[Recipe, BeforeValidator(_checked)]
+    recipe: Annotated[Recipe, BeforeValidator(checked_recipe)]
     recipe_fingerprint: str
     kind: Literal["multi-label", "one class"]
     ignored: Count
@@ -373,11 +331,6 @@ class Result(_Record):
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise damaged(f"'{path}' is damaged", error) from None
-
-
-def number(value: float) -> float | None:
-    """Return a number that JSON has: None for NaN."""
-    return None if math.isnan(value) else float(value)
 
 
 def result_path(folder: Path, name: str) -> Path:

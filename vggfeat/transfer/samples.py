@@ -12,7 +12,8 @@ from vggfeat.classify.aggregate import Descriptors, aggregate, fuse
 from vggfeat.data.records import Dataset, Labels, Part, Regions, manifest_digest
 from vggfeat.extraction.images import MAX_ASPECT
 from vggfeat.recipe import Recipe, Region
-from vggfeat.report.result import StoreUsed, number
+from vggfeat.report.fields import number
+from vggfeat.report.result import StoreUsed
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.store.rows import Rows, Status
 

@@ -22,6 +22,7 @@ from vggfeat.classify.svm import undecided
 from vggfeat.data.records import Dataset, Kind, Labels, published_ids
 from vggfeat.extraction.images import MAX_ASPECT
 from vggfeat.recipe import Recipe, fingerprint
+from vggfeat.report.fields import number
 from vggfeat.report.result import (
     ClassResult,
     Example,
@@ -29,7 +30,6 @@ from vggfeat.report.result import (
     Search,
     SplitOutcome,
     StoreUsed,
-    number,
 )
 from vggfeat.transfer.fit import Fitted
 from vggfeat.transfer.samples import Sample
