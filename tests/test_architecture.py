@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {  # one line a room
     "store": {"files"},
     "classify": {"files"},
     "recipe": {"nets.architectures", "nets.precisions", "data.names", "classify.measures"},
-    "report": {"classify.measures", "data.names", "recipe", "files"},
+    "report": {"classify.measures", "classify.confidence", "data.names", "recipe", "files"},
     "extraction": {*_LOW},
     "transfer": {*_HIGH},
     "demo": {"transfer", *_HIGH},

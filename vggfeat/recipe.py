@@ -291,6 +291,19 @@ class Recipe(Draft):
         """Return what identifies the experiment: all but its name and what it is compared with."""
         return self.model_dump(mode="json", exclude={"name", "paper", "ablation"})
 
+    def published(self) -> Self:
+        """Return the recipe for others to read: of an absolute path only the name is left.
+
+        A relative path stays as it was given: it leads on from the folder that the recipe was run
+        in, and says nothing of the machine.
+        """
+        kind, colon, path = self.dataset.partition(":")
+        values = {
+            "dataset": f"{kind}{colon}{published_path(path)}",
+            "weights": tuple(map(published_path, self.weights)),
+        }
+        return self.model_copy(update=values)
+
     @property
     def described(self) -> tuple[tuple[str, Region], ...]:
         """Each net with each region: one store, and one block of the fused descriptor, for each."""
@@ -301,6 +314,15 @@ class Recipe(Draft):
         """D of what the SVM sees: scales joined, nets and regions fused."""
         sizes = [architecture(model).descriptor_size(self.tap) for model, _ in self.described]
         return sum(sizes) * (len(self.scales) if self.aggregate == "stack" else 1)
+
+
+def published_path(path: str) -> str:
+    """Return what may be published of a path: all of a relative one, of an absolute one its name.
+
+    >>> published_path("/home/me/photos"), published_path("data/photos"), published_path("oxford")
+    ('photos', 'data/photos', 'oxford')
+    """
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:

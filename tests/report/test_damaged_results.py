@@ -260,7 +260,7 @@ def test_another_format_is_refused_with_what_to_do(tmp_path: Path, version: int)
         assert done.exit_code == 1
         assert done.stderr == (
             f"vggfeat: '{path}' is a result of format {version}. "
-            "This version of vggfeat reads formats 3 and 4. "
+            "This version of vggfeat reads formats 3 to 5. "
             + (
                 "Read it with the version of vggfeat that has written it, or a newer one.\n"
                 if newer

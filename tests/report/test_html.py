@@ -478,6 +478,48 @@ def test_a_result_with_next_to_nothing_has_a_page(
     assert Page(written(tmp_path, result)).table == [record.name for record in classes]
 
 
+def test_interval_chance_and_accuracy_stand_beside_the_score(tmp_path: Path) -> None:
+    result = caltech(5, 4)
+    values = {
+        "score": 0.9,
+        "means": result.means | {"mean_class_recall": 0.9, "accuracy": 0.912},
+        "intervals": {"mean_class_recall": (0.8731, 0.9204), "accuracy": (0.88, 0.931)},
+        "chance": {"mean_class_recall": 0.2, "accuracy": 0.215},
+        "resamples": 1234,
+    }
+    page = Page(written(tmp_path, result.model_copy(update=values)))
+    assert "95 % interval 87.3 to 92.0; chance 20.0" in page.text
+    assert "accuracy 91.2 %, 95 % interval 88.0 to 93.1; chance 21.5" in page.text
+    assert "of 1,234 resamples of the test images" in page.text
+    feet = [text for path, text in page.texts if "table#per-class tfoot" in path]
+    assert feet[feet.index("95 % interval") :][1:4] == ["–", "–", "87.3 to 92.0"]
+    assert feet[feet.index("chance") :][1:4] == ["–", "–", "20.0"]
+    old: dict[str, object] = {"intervals": {}, "chance": {}, "resamples": None}
+    page = Page(written(tmp_path, result.model_copy(update=old)))
+    assert "95 % interval –; chance –" in page.text
+    assert "resamples" not in page.text
+
+
+def test_accuracy_shows_the_recall_of_classes(tmp_path: Path) -> None:
+    classes = (one_class("a", 0.1, recall=0.25), one_class("b", 0.9, recall=0.75))
+    result = a_result(*classes, measure="accuracy")
+    page = Page(written(tmp_path, result))
+    assert page.table == ["b", "a"]
+    assert "accuracy, over" not in page.text
+    assert len(page.named("Bars of recall in percent for 2 classes, the best first")) == 1
+
+
+def test_files_are_told_by_name_and_digest(tmp_path: Path) -> None:
+    result = caltech(5, 4)
+    rounded = result.stores[0].model_copy(update={"weights_rounded_to_bits": 8})
+    result = result.model_copy(update={"stores": (rounded, result.stores[1])})
+    page = Page(written(tmp_path, result))
+    assert "vgg16.caffemodel, rounded to 8 bits, vgg19.caffemodel" in page.text
+    assert "vgg16.caffemodel, rounded to 8 bits (oxford)" in page.text
+    assert page.text.count("d4" * 32) == page.text.count("a1" * 32) == 2
+    assert "manifest SHA-256 d4d4d4d4…" in page.text
+
+
 def test_a_page_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(PublishError):
         write_page(a_result(one_class("a")), tmp_path / "absent" / "page.html")

@@ -108,6 +108,51 @@ def test_the_text_has_every_number(tmp_path: Path) -> None:
     assert "note: vgg16-thin has random weights (random:0): a substitute." in text
 
 
+def test_the_text_says_how_far_to_trust_a_score() -> None:
+    trust = {
+        "means": {"voc2007": 0.1, "voc2010": 0.1, "mean_class_recall": 0.6, "accuracy": 0.7},
+        "intervals": {"mean_class_recall": (0.5512, 0.65), "accuracy": (0.66, 0.735)},
+        "chance": {"mean_class_recall": 0.3333, "accuracy": 0.35},
+        "resamples": 1000,
+        "measure": "mean_class_recall",
+    }
+    lines = result_text(SAMPLE.model_copy(update=trust)).splitlines()
+    assert (
+        "95 % interval 55.12 to 65.00, chance 33.33 (1,000 resamples of the test images)" in lines
+    )
+    assert "accuracy 70.00, 95 % interval 66.00 to 73.50, chance 35.00" in lines
+    assert "95 % interval –, chance –" in result_text(SAMPLE).splitlines()
+
+
+AUTHORS = {"model": "vgg19", "weights_family": "oxford", "weights": "a.npz"}
+DIGEST = "1a2b3c4d" + "0" * 56
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        (AUTHORS, None),
+        (
+            AUTHORS | {"weights_rounded_to_bits": 8},
+            "the authors' weights (a.npz, rounded to 8 bits)",
+        ),
+        (AUTHORS | {"weights_family": "torchvision"}, "torchvision's weights (a.npz)"),
+        (AUTHORS | {"weights_family": "own"}, "the weights a.npz (sha256 1a2b3c4d…)"),
+        (
+            AUTHORS | {"weights_family": "own", "weights_rounded_to_bits": 8},
+            "the weights a.npz, rounded to 8 bits (sha256 1a2b3c4d…)",
+        ),
+        ({"weights_family": "random"}, "random weights (random:0)"),
+    ],
+)
+def test_what_stands_for_the_authors_weights_is_said(store: dict[str, str], said: str) -> None:
+    used = SAMPLE.stores[0].model_copy(update={"weights_sha256": DIGEST, **store})
+    assert used.substitute == said
+    assert used.imitated == (store.get("weights_family") == "random")
+    thin = used.model_copy(update={"model": "vgg19-thin"})
+    assert thin.imitated
+
+
 def test_results_of_format_3_are_read(tmp_path: Path) -> None:
     """It had a field for each measure of a class; the committed results are of that format."""
     folder = Path(__file__).resolve().parents[2] / "results"
@@ -116,7 +161,8 @@ def test_results_of_format_3_are_read(tmp_path: Path) -> None:
         if document["format_version"] != 3:
             continue
         result = Result.read(path)
-        assert result.format_version == 4
+        assert result.format_version == 5
+        assert (result.intervals, result.chance, result.resamples) == ({}, {}, None)
         for record, old in zip(result.classes, document["classes"], strict=True):
             fields = {"voc2007": "voc2007", "voc2010": "voc2010", "mean_class_recall": "recall"}
             assert record.values == {name: old[field] for name, field in fields.items()}
@@ -124,6 +170,19 @@ def test_results_of_format_3_are_read(tmp_path: Path) -> None:
         assert result.score == pytest.approx(np.mean([v for v in own if v is not None]))
         assert f"{100 * (result.score or 0):.2f}" in result_text(result)
         assert Result.read(result.write(tmp_path)) == result
+
+
+def test_results_of_format_4_are_read(tmp_path: Path) -> None:
+    old = json.loads(SAMPLE.model_dump_json()) | {"format_version": 4}
+    for name in ("intervals", "chance", "resamples"):
+        del old[name]
+    for name in ("weights_rounded_to_bits", "manifest_sha256"):
+        del old["stores"][0][name]
+    for name in ("intervals", "chance"):
+        del old["splits"][0][name]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    assert Result.read(path) == SAMPLE
 
 
 def test_format_3_of_many_labels_has_no_recall(tmp_path: Path) -> None:

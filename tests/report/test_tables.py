@@ -94,6 +94,7 @@ SEVERAL = named(
     caltech(
         "thin", models=["vgg16-thin"], store={"weights_family": "random", "weights": "random:0"}
     ),
+    caltech("other", store={"weights_family": "torchvision", "weights": "a.pth"}),
     ablation("squared", "squared_hinge", loss="squared_hinge", score=0.8976),
     ablation("bicubic", HOSTILE, interpolation="bicubic", limit=20, score=0.25),
     ablation("orphan", "b", base="absent"),
@@ -106,7 +107,7 @@ def test_the_real_thing_stands_in_the_papers_cell() -> None:
     [eleven, twelve] = build_tables(named(a_result())).comparisons
     [(cell, run)] = eleven.real
     assert (cell.row.name, cell.column.name) == (D, VOC07)
-    assert run.score == pytest.approx(89.26)
+    assert run.score.value == pytest.approx(89.26)
     assert run.difference == pytest.approx(-0.04)
     assert run.weights == ("vgg16.caffemodel",)
     assert not eleven.substituted
@@ -117,10 +118,11 @@ def test_the_deviation_is_that_of_the_splits() -> None:
     [eleven, _] = build_tables(named(caltech())).comparisons
     [(cell, run)] = eleven.real
     assert cell.figure.deviation == 1.0
-    assert run.deviation == pytest.approx(1.23)
+    assert run.score.deviation == pytest.approx(1.23)
     assert run.difference == pytest.approx(-1.8)
 
 
+ROUNDED = {"weights_rounded_to_bits": 8}
 RANDOM = {"weights_family": "random", "weights": "random:0"}
 VAL_SIZES = {"train": 4574, "val": 1143, "test": 5823}
 VOC2012 = {"table": 11, "row": D, "column": "VOC-2012 mAP", "value": 89.0}
@@ -139,7 +141,15 @@ VOC2012 = {"table": 11, "row": D, "column": "VOC-2012 mAP", "value": 89.0}
         ),
         (
             a_result(store={"weights_family": "own", "weights": "my.pth"}),
-            ["vgg16 with weights that are not known (my.pth)"],
+            ["vgg16 with the weights my.pth (sha256 wwwwwwww…)"],
+        ),
+        (
+            a_result(store={"weights_family": "own", "weights": "my.pth", **ROUNDED}),
+            ["vgg16 with the weights my.pth, rounded to 8 bits (sha256 wwwwwwww…)"],
+        ),
+        (
+            a_result(store=ROUNDED),
+            ["vgg16 with the authors' weights (vgg16.caffemodel, rounded to 8 bits)"],
         ),
         (a_result(models=["vgg16-thin"]), ["vgg16-thin in the place of vgg16"]),
         (a_result(models=["vgg19", "vgg16"]), ["vgg19, vgg16 in the place of vgg16"]),
@@ -180,8 +190,12 @@ def test_every_substitute_has_its_reason_and_a_part_of_its_own(
     real = [run for one in tables.comparisons for _, run in one.real]
     substituted = [run for one in tables.comparisons for _, run in one.substituted]
     answers = [answer.run for one in tables.ablations for answer in one.answers]
-    assert len(real) + len(substituted) + len(answers) == 1
+    assert len(real) + len(substituted) + len(answers) + len(tables.imitations) == 1
     assert len(real) == (not reasons and not answers)
+    assert len(tables.imitations) == any(
+        "random" in r or r.startswith("vgg16-thin") for r in reasons
+    )
+    assert tables.others == ()
 
 
 def test_net_e_has_cells_of_its_own_and_both_nets_share_one_result() -> None:
@@ -196,7 +210,8 @@ def test_net_e_has_cells_of_its_own_and_both_nets_share_one_result() -> None:
     [eleven, _] = build_tables(named(both)).comparisons
     [(cell, run)] = eleven.real
     assert cell.row.models == ("vgg16", "vgg19")
-    assert (run.score, run.difference, run.weights) == (None, None, ("vgg16.caffemodel",))
+    assert (run.score.value, run.difference) == (None, None)
+    assert run.weights == ("vgg16.caffemodel",)
 
 
 def test_boxes_are_a_row_of_their_own() -> None:
@@ -216,6 +231,102 @@ def test_all_results_of_one_cell_are_listed() -> None:
     listed = [run.result for cell, run in tables.comparisons[0].real if cell.column.name == VOC07]
     assert listed == ["again", "voc2007-vgg16"]
     assert "90.00 (+0.70); 89.26 (−0.04)" in FORMATS["markdown"](tables)
+
+
+TRUST = {
+    "means": {"voc2007": 0.5, "voc2010": 0.5, "mean_class_recall": 0.9, "accuracy": 0.9125},
+    "intervals": {"mean_class_recall": (0.8875, 0.921), "accuracy": (0.9, 0.93)},
+    "chance": {"mean_class_recall": 0.0098, "accuracy": 0.02},
+}
+
+
+def trusted(result: Result) -> Result:
+    return result.model_copy(update=TRUST)
+
+
+def test_every_run_has_its_interval_chance_and_what_stands_beside_it() -> None:
+    tables = build_tables(
+        named(
+            trusted(caltech()),
+            trusted(caltech("scale", scales=(256,))),
+            trusted(caltech("change", ablation=ABLATED, scales=(384,), score=0.88)),
+        )
+    )
+    lines = FORMATS["markdown"](tables).splitlines()
+    interval, beside = "88.75 to 92.10 | 0.98", "accuracy 91.25, 90.00 to 93.00"
+    row = (
+        f"| {D} | Caltech-101 mean class recall | 90.00 ± 1.23 | {interval} | {beside} | 91.8 ± 1.0"
+    )
+    for expected in (
+        f"{row} | −1.80 | vgg16.caffemodel | caltech101-vgg16 |",
+        f"{row} | −1.80 | scales 256 in the place of 256, 384, 512 | scale |",
+        "| scales | 384 | 88.00 ± 1.23 | 88.75 to 92.10 | −2.00 | scales | – | change |",
+    ):
+        assert expected in lines, expected
+    assert "**90.00 ± 1.23, 88.75 to 92.10 (−1.80)**" in FORMATS["markdown"](tables)
+    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](tables))))
+    [own] = [row for row in rows if row["result"] == "scale"]
+    assert (own["interval_low"], own["interval_high"], own["chance"]) == ("88.75", "92.1", "0.98")
+    assert (own["beside"], own["beside_score"]) == ("accuracy", "91.25")
+
+
+ABLATED = {"base": "caltech101-vgg16", "question": "scales", "answer": "384"}
+
+
+def test_results_that_cite_no_cell_have_a_table_of_their_own() -> None:
+    store = {
+        "weights": "vgg19-8bit.pth",
+        "weights_family": "own",
+        "weights_rounded_to_bits": 8,
+        "manifest_sha256": "5ce7e15a" + "0" * 56,
+    }
+    scenes: dict[str, Any] = {"dataset": "folder:scene15", "models": ["vgg19"], "tap": "pool5"}
+    scenes |= {"paper": None, "sizes": {"train": 1200, "val": 300, "test": 2985}, "scales": (256,)}
+    one = trusted(caltech("scenes", **scenes, classes=15, splits=1, store=store, limit=9))
+    tables = build_tables(named(one, a_result()))
+    assert [run.result for run in tables.others] == ["scenes"]
+    text = FORMATS["markdown"](tables)
+    line = (
+        "| folder:scene15, limited to 9 images of each part, sha256 5ce7e15a… "
+        "| vgg19 with vgg19-8bit.pth, rounded to 8 bits | pool5 at 256 "
+        "| 2,985 images, 15 classes | mean class recall 90.00 | 88.75 to 92.10 | 0.98 "
+        "| accuracy 91.25, 90.00 to 93.00 | 1 | scenes |"
+    )
+    assert line in text.splitlines()
+    assert text.index("## Other experiments") < text.index(line)
+    [row] = [
+        row
+        for row in csv.DictReader(io.StringIO(FORMATS["csv"](tables)))
+        if row["table"] == "others"
+    ]
+    assert (row["nets"], row["tap"], row["scales"]) == (
+        "vgg19 with vgg19-8bit.pth, rounded to 8 bits",
+        "pool5",
+        "256",
+    )
+    assert build_tables(named(one), "11").others == ()
+
+
+def test_random_weights_and_thin_nets_are_compared_with_nothing() -> None:
+    """Whether they cite a cell of the paper or not."""
+    random = caltech("random", store=RANDOM, paper=None)
+    tables = build_tables(named(SEVERAL["thin"], random, caltech("own", paper=None)))
+    assert [run.result for run in tables.imitations] == ["random", "thin"]
+    assert [run.result for run in tables.others] == ["own"]
+    assert all(run.difference is None for run in tables.others)
+    text = FORMATS["markdown"](tables)
+    start = text.index("## Random weights and thin nets, which reproduce nothing")
+    assert text.index("| random |") > start
+    assert text.index("| thin |") > start
+    assert "difference" not in text[start:]
+    assert "vgg16-thin with random:0" in text[start:]
+
+
+def test_an_ablation_of_thin_nets_says_so() -> None:
+    thin: dict[str, Any] = {"models": ["vgg16-thin"], "store": RANDOM}
+    tables = build_tables(named(a_result(**thin), ablation("a", "b", loss="squared_hinge", **thin)))
+    text = FORMATS["markdown"](tables)
+    assert "### Ablations of voc2007-vgg16, with random weights or thin nets" in text
 
 
 def test_an_answer_is_compared_with_its_base() -> None:
@@ -312,15 +423,17 @@ def test_markdown() -> None:
         "| VGG Net-D (16) | 89.3 | 89.0 | 91.8 ± 1.0 | 85.0 ± 0.2 |",
         "| **VGG Net-D (16), ours** | **90.00 (+0.70); 89.26 (−0.04)** | **scored by the server** "
         "| **90.00 ± 1.23 (−1.80)** | **not run** |",
-        "| VGG Net-D (16) | VOC-2007 mAP | 89.26 | 89.3 | −0.04 | vgg16.caffemodel "
+        "| VGG Net-D (16) | VOC-2007 mAP | 89.26 | – | – | – | 89.3 | −0.04 | vgg16.caffemodel "
         "| voc2007-vgg16 |",
-        "| VGG Net-D (16) | Caltech-101 mean class recall | 90.00 ± 1.23 | 91.8 ± 1.0 | −1.80 "
-        "| vgg16-thin in the place of vgg16; vgg16-thin with random weights (random:0) | thin |",
-        "| **the base** | **–** | **89.26** | **–** | **–** | **–** | **voc2007-vgg16** |",
-        "| loss | squared\\_hinge | 89.76 | +0.50 | loss | – | squared |",
+        "| VGG Net-D (16) | Caltech-101 mean class recall | 90.00 ± 1.23 | – | – | – | 91.8 ± 1.0 "
+        "| −1.80 | vgg16 with torchvision's weights (a.pth) | other |",
+        "| caltech101 | vgg16-thin with random:0 | fc7 at 256, 384, 512 "
+        "| 2,995 images, 102 classes | mean class recall 90.00 ± 1.23 | – | – | – | 1 | thin |",
+        "| **the base** | **–** | **89.26** | **–** | **–** | **–** | **–** | **voc2007-vgg16** |",
+        "| loss | squared\\_hinge | 89.76 | – | +0.50 | loss | – | squared |",
     ):
         assert expected in lines, expected
-    assert text.index("| thin |") > text.index("on substitutes")
+    assert text.index("| other |") > text.index("on substitutes")
     assert "sample standard deviation" in text
     assert "Nothing has been run" not in text
 
@@ -337,21 +450,29 @@ def test_without_results_the_page_says_what_to_do() -> None:
 def test_csv_has_a_line_for_each_cell_and_run() -> None:
     rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](build_tables(SEVERAL)))))
     cells = sum(len(table.rows) * len(table.columns) for table in published().tables)
-    # two runs more than cells that have one, two bases, three answers
-    assert len(rows) == cells + 2 + 2 + 3
+    # two runs more than cells that have one, two bases, three answers, one imitation
+    assert len(rows) == cells + 2 + 2 + 3 + 1
     [own] = [row for row in rows if row["result"] == "voc2007-vgg16" and row["table"] == "11"]
     assert {name: value for name, value in own.items() if value} == {
         "table": "11",
         "row": D,
         "column": VOC07,
         "result": "voc2007-vgg16",
+        "measure": "mean average precision, VOC 2007 (11 points)",
         "score": "89.26",
         "difference": "-0.04",
         "published": "89.3",
         "weights": "vgg16.caffemodel",
+        "dataset": "voc2007",
+        "nets": "vgg16 with vgg16.caffemodel",
+        "tap": "fc7",
+        "scales": "256; 384; 512; 640; 768",
+        "images": "4952",
+        "classes": "20",
+        "seconds": "1.25",
     }
     [thin] = [row for row in rows if row["result"] == "thin"]
-    assert thin["published_deviation"] == "1.0"
+    assert (thin["table"], thin["published"], thin["difference"]) == ("imitations", "", "")
     assert thin["substitutes"].startswith("vgg16-thin in the place of vgg16; ")
     [asked] = [row for row in rows if row["result"] == "bicubic"]
     assert (asked["question"], asked["answer"]) == ("loss", HOSTILE)
@@ -396,7 +517,8 @@ def test_the_page_loads_nothing_and_escapes_what_it_is_given() -> None:
     assert "<b>" not in text
     assert "90.00 (+0.70); 89.26 (−0.04)" in page.cells
     marked = [a for tag, a in page.tags if tag == "section" and a.get("class") == "marked"]
-    assert len(marked) == 2  # the substitutes of Table 11, and the ablations with a limited one
+    # the substitutes of Table 11, the ablations with a limited one, and the thin net
+    assert len(marked) == 3
 
 
 def latex_faults(text: str) -> list[str]:
@@ -441,7 +563,7 @@ def test_any_text_can_stand_in_every_format(text: str) -> None:
         line for line in FORMATS["markdown"](tables).split("\n") if line.startswith("| loss |")
     ]
     cells = re.split(r"(?<!\\)(?:\\\\)*\|", line)
-    assert len(cells) == 9  # seven, and what is outside of the outer bars
+    assert len(cells) == 10  # eight, and what is outside of the outer bars
     assert re.sub(r"\\([\\`*_\[\]<>|~$&])", r"\1", line).startswith(f"| loss | {flat} |")
 
 
@@ -487,12 +609,12 @@ def test_a_recipe_that_was_run_is_found_beside_its_figure(
     )
     done = CliRunner().invoke(main, ["run", str(recipe)])
     assert done.exit_code == 0, done.output
-    done = CliRunner().invoke(main, ["tables", "11", "--format", "csv"])
+    done = CliRunner().invoke(main, ["tables", "--format", "csv"])
     [row] = [row for row in csv.DictReader(io.StringIO(done.stdout)) if row["result"]]
     score = Result.read(Path("results/tiny.json")).score
     assert score is not None
     assert float(row["score"]) == pytest.approx(100 * score, abs=1e-3)
-    assert float(row["difference"]) == pytest.approx(100 * score - 89.3, abs=1e-3)
+    assert (row["table"], row["difference"]) == ("imitations", "")
     assert row["substitutes"] == (
         "vgg16-thin in the place of vgg16; voc:PATH in the place of voc2007; "
         "scales 224 in the place of 256, 384, 512, 640, 768; "

@@ -119,6 +119,8 @@ def _finished(values: dict[str, Any]) -> Result:
         "confusion": (),
         "classifiers": {f"{values['recipe']['name']}.safetensors": "c" * 64},
         "deviations": {},
+        **_trust(values["means"]),
+        "resamples": 1000,
         "measure": measure,
         "score": values["means"][measure],
         "warnings": (),
@@ -128,6 +130,15 @@ def _finished(values: dict[str, Any]) -> Result:
     return Result.model_validate(common | values)
 
 
+def _trust(values: dict[str, float | None]) -> dict[str, Any]:
+    """Return intervals and chance that look real: ± 1 point, 2 %."""
+    known = {name: value for name, value in values.items() if value is not None}
+    return {
+        "intervals": {name: (max(v - 0.01, 0), min(v + 0.01, 1)) for name, v in known.items()},
+        "chance": dict.fromkeys(known, 0.02),
+    }
+
+
 def _store(model: str, images: int, scales: int) -> StoreUsed:
     return StoreUsed(
         model=model,
@@ -135,11 +146,13 @@ def _store(model: str, images: int, scales: int) -> StoreUsed:
         weights=f"{model}.caffemodel",
         weights_family="oxford",
         weights_sha256="a1" * 32,
+        weights_rounded_to_bits=None,
         path=f"features/sample-{model}-12345678/descriptors.h5",
         fingerprint="b2" * 32,
         row_fingerprint="c3" * 32,
         recipe={"net": model, "tap": "fc7", "mirror": True, "interpolation": "bilinear"},
         images=images,
+        manifest_sha256="d4" * 32,
         bytes=images * scales * 4096 * 4,
         mean_norms=tuple(40.5 + k for k in range(scales)),
         unreadable=1,
@@ -173,4 +186,5 @@ def _split(
         c=(c,),
         means=values,
         counted=counted,
+        **_trust(values),
     )

@@ -17,6 +17,8 @@ from vggfeat.classify.measures import Doubles, Floats
 from vggfeat.errors import ClassifierError
 from vggfeat.files.publish import publish_bytes
 
+_REMEDY = "Restore it from a copy, or run `vggfeat svm` again."
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearOneVsRest:
@@ -67,23 +69,13 @@ class LinearOneVsRest:
         Raises:
             ClassifierError: If it is absent, has another digest, or is no such file.
         """
-        remedy = "Restore it from a copy, or run `vggfeat svm` again."
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            wrong = f"The classifier '{path}' cannot be read: {error.strerror}."
-            raise ClassifierError(wrong, "It belongs beside its result.", remedy) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256:
-            wrong = f"'{path}' has the sha256 {found[:16]}…, its result says {sha256[:16]}…."
-            raise ClassifierError(wrong, "Expected the file that was written with it.", remedy)
+        data = _bytes(path, sha256)
         try:
             tensors = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            classes = json.loads(header["__metadata__"]["classes"])
+            classes = json.loads(_header(data)["classes"])
             coef, intercept = tensors["coef"], tensors["intercept"]
         except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=remedy) from error
+            raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=_REMEDY) from error
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         sound = (
             named
@@ -93,5 +85,42 @@ class LinearOneVsRest:
         )
         if not sound:
             wrong = f"'{path}' is no classifier: {coef.shape} and {intercept.shape} values"
-            raise ClassifierError(f"{wrong} for the classes {classes!r}.", remedy=remedy)
+            raise ClassifierError(f"{wrong} for the classes {classes!r}.", remedy=_REMEDY)
         return cls(classes=tuple(classes), coef=coef, intercept=intercept)
+
+
+def kept_metadata(path: Path, sha256: str) -> Any:  # noqa: ANN401  (JSON)
+    """Return the metadata that `LinearOneVsRest.save` was given.
+
+    Args:
+        path: The file.
+        sha256: That `save` returned.
+
+    Raises:
+        ClassifierError: If it is absent, has another digest, or is no such file.
+    """
+    try:
+        return json.loads(_header(_bytes(path, sha256))["metadata"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ClassifierError(f"'{path}' is no classifier: {error}.", remedy=_REMEDY) from error
+
+
+def _bytes(path: Path, sha256: str) -> bytes:
+    """Read a file that must have a digest."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        wrong = f"The classifier '{path}' cannot be read: {error.strerror}."
+        raise ClassifierError(wrong, "It belongs beside its result.", _REMEDY) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        wrong = f"'{path}' has the sha256 {found[:16]}…, its result says {sha256[:16]}…."
+        raise ClassifierError(wrong, "Expected the file that was written with it.", _REMEDY)
+    return data
+
+
+def _header(data: bytes) -> dict[str, str]:
+    """Return the texts of a safetensors file."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    texts: dict[str, str] = header["__metadata__"]
+    return texts

@@ -19,7 +19,7 @@ import numpy as np
 
 from vggfeat.child import others_kept_safe
 from vggfeat.classify.linear import LinearOneVsRest
-from vggfeat.classify.measures import Doubles, Floats, Labels, mean_of, measure_of
+from vggfeat.classify.measures import Doubles, Floats, Labels, measure_of
 
 if TYPE_CHECKING:  # who reads a classifier, or what a search has found, fits nothing
     from vggfeat.classify import admm, dual
@@ -74,7 +74,7 @@ class CSearch:
         c: K values.
         grid: The values tried, ascending.
         scores: (grid, K) validation measure of each class.
-        means: The mean over classes for each value.
+        means: The measure's mean for each value.
         equals: For each class the values that measure the same as the chosen one, that included,
             ascending; empty where nothing could be measured.
         images: On how many validation images.
@@ -120,7 +120,7 @@ def choose_c(
         check: Called now and then with the number of SVMs that have been fitted since; may raise.
     """
     labels = _training_labels(train[1], settings)
-    measured: dict[float, Doubles] = {}
+    measured: dict[float, tuple[float, Doubles]] = {}
     todo = list(settings.grid or DEFAULT_GRID)
     fits, failed, gap = 0, 0, float("nan")
     with _solver(train[0], labels, settings) as solver:
@@ -129,7 +129,7 @@ def choose_c(
                 scores = np.full(val[1].shape, np.nan)
                 found = solver.fit(np.full(labels.shape[1], c), check)
                 scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
-                measured[c] = measure_of(settings.measure).of_classes(scores, val[1])
+                measured[c] = measure_of(settings.measure).of_all(scores, val[1])
                 fits, failed = fits + len(found.intercept), failed + found.not_converged
                 gap = np.fmax(gap, found.gap)
             grid = sorted(measured)
@@ -138,8 +138,8 @@ def choose_c(
     return CSearch(
         c=tuple(_nearest_1(values) for values in equals),
         grid=tuple(grid),
-        scores=np.array([measured[c] for c in grid]),
-        means=tuple(mean_of(measured[c]) for c in grid),
+        scores=np.array([measured[c][1] for c in grid]),
+        means=tuple(measured[c][0] for c in grid),
         equals=equals,
         images=len(val[1]),
         grown=settings.grid is None and len(grid) > len(DEFAULT_GRID),
@@ -375,15 +375,15 @@ def _training_labels(labels: Labels, settings: SvmSettings) -> Labels:
 
 
 def _equals(
-    measured: dict[float, Doubles], how: Literal["shared", "per-class"]
+    measured: dict[float, tuple[float, Doubles]], how: Literal["shared", "per-class"]
 ) -> tuple[tuple[float, ...], ...]:
     """Return for each class the values of C that are best, ascending; none of what has no number.
 
     A class without a number of its own takes those of the mean.
     """
     grid = sorted(measured)
-    each = np.array([measured[c] for c in grid])
-    means = np.array([mean_of(values) for values in each])
+    means = np.array([measured[c][0] for c in grid])
+    each = np.array([measured[c][1] for c in grid])
 
     def best(values: Doubles) -> tuple[float, ...]:
         at_best = values >= np.fmax.reduce(values) - _SAME

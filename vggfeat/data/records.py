@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, pairwise, zip_longest
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -252,6 +254,27 @@ def sorted_items(items: Iterable[Item]) -> tuple[Item, ...]:
             both = f"'{first.source.name}' and '{second.source.name}'"
             raise DatasetError(f"{both} have the same id {first.id!r}.")
     return result
+
+
+def published_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Return what stands for ids where others read them, id → text.
+
+    An id is a path below the data set's folder, but a list of images may name absolute ones: of
+    these only the name is left, behind some digits of the id's SHA-256 where several share it.
+
+    >>> published_ids(["cat/a.jpg", "/home/me/b.jpg"])
+    {'cat/a.jpg': 'cat/a.jpg', '/home/me/b.jpg': 'b.jpg'}
+    """
+    named = {i: PurePosixPath(i).name if i.startswith("/") else i for i in ids}
+    shared = Counter(named.values())
+    return {
+        i: name if shared[name] == 1 or name == i else f"{_digits(i)}/{name}"
+        for i, name in named.items()
+    }
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def manifest_digest(items: Sequence[Item], digests: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import tomli_w
 from jinja2 import Environment
 
-from vggfeat.classify.measures import MEASURES
+from vggfeat.classify.confidence import LEVEL
+from vggfeat.classify.measures import MEASURES, companion
 from vggfeat.files.publish import publish_bytes
 from vggfeat.recipe import Recipe
 from vggfeat.report.pictures import Picture, Pictures, heat_map
@@ -59,14 +60,15 @@ def write_page(result: Result, path: Path, image: Callable[[str], bytes] | None 
     Raises:
         PublishError: If it cannot be written.
     """
-    page = _environment().get_template("page.html.j2").render(_context(result, image))
+    page = _environment().get_template("page.html.j2").render(_context(result.published(), image))
     publish_bytes(path, page.encode("utf-8", "replace"))  # an id from a file name may not be UTF-8
 
 
 def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, Any]:
     """Return what the template shows."""
     fields = _measured(result)
-    field = result.measure if result.measure in fields else fields[0]
+    field = _field(result.measure, fields)
+    beside = companion(result.measure)
     ranked = sorted(result.classes, key=lambda record: _descending(_value(record, field)))
     shown, selection = _selected(ranked, field)
     pictures = Pictures(image)
@@ -75,6 +77,8 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
         "first": result.splits[0],
         "measure": MEASURES[result.measure].label if result.measure in MEASURES else result.measure,
         "substitute": None if field == result.measure else _column(field),
+        "level": LEVEL,
+        "beside": beside if beside in result.means else None,
         "field": field,
         "fields": fields,
         "column": _column,
@@ -89,7 +93,7 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
         ],
         "many": len(ranked) > _FEW,
         "selection": selection,
-        "weights": list(dict.fromkeys(store.weights for store in result.stores)),
+        "weights": list(dict.fromkeys(store.named_weights for store in result.stores)),
         "chosen": sorted(Counter(record.c for record in result.classes).items()),
         "search": search(result.splits),
         "confusion": _confusion(result) if result.confusion else None,
@@ -143,6 +147,12 @@ def _measured(result: Result) -> list[str]:
     return known or [result.measure]
 
 
+def _field(measure: str, fields: Sequence[str]) -> str:
+    """Return the measure whose numbers of classes are shown: those of the experiment's own."""
+    own = MEASURES[measure].over_images_of if measure in MEASURES else None
+    return next((name for name in fields if name in {measure, own}), fields[0])
+
+
 def _column(name: str) -> str:
     """Return what heads the numbers of one class; a measure may be of another version's."""
     return MEASURES[name].column if name in MEASURES else name
@@ -164,6 +174,15 @@ def _number(value: object, form: str = "g", factor: float = 1) -> str:
 
 def _percent(value: object) -> str:
     return _number(value, ".1f", 100)
+
+
+def _span(interval: tuple[float, float] | None) -> str:
+    """Return an interval as percentages.
+
+    >>> _span((0.8731, 0.9)), _span(None)
+    ('87.3 to 90.0', '–')
+    """
+    return _NONE if interval is None else f"{_percent(interval[0])} to {_percent(interval[1])}"
 
 
 def _size(count: int) -> str:
@@ -235,6 +254,7 @@ def _environment() -> Environment:
     pages = environment()
     pages.filters |= {
         "percent": _percent,
+        "span": _span,
         "num": _number,
         "size": _size,
         "sort_key": _sort_key,

@@ -3,69 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from vggfeat.errors import RecipeError, VggfeatError
 from vggfeat.files.publish import make_folder, publish_bytes
-from vggfeat.recipe import FILE_NAME, Recipe
+from vggfeat.recipe import FILE_NAME, Recipe, published_path
+from vggfeat.report.fields import Count, FileName, Interval, Penalty, Plain, Share, checked_recipe
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
-_UPGRADED = 3  # the one format before that is still read
+_UPGRADED = (3, 4)  # the formats before that are still read
 
-_DEEPEST = 4  # levels of a recipe; [paper] and [ablation] are its second
-_LARGEST = 2**53  # whole numbers that a float can hold
+_DIGITS = 8  # of a digest, to be shown
 _LONGEST_SHOWN = 60  # characters of a value in a message
 
 
 class ResultError(VggfeatError, ValueError):
     """A result file is absent, damaged or in the way."""
-
-
-def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Check that a recipe is no more than text, numbers, and short lists and tables of them."""
-    _check_plain(recipe, _DEEPEST)
-    return recipe
-
-
-def _check_plain(value: object, levels: int) -> None:
-    if isinstance(value, dict | list | tuple):
-        if not levels:
-            raise ValueError(f"at most {_DEEPEST} levels of lists and tables")
-        for part in value.values() if isinstance(value, dict) else value:
-            _check_plain(part, levels - 1)
-    elif isinstance(value, str) and "\0" in value:
-        raise ValueError("text without a NUL")
-    elif isinstance(value, int | float) and not abs(value) < _LARGEST:
-        raise ValueError(f"finite numbers below {_LARGEST:,}")
-
-
-def _checked(recipe: object) -> object:
-    """Make a recipe of the values in a file; what they do not say has its default."""
-    return Recipe.build(_plain(recipe), "its recipe") if isinstance(recipe, dict) else recipe
-
-
-Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
-FileName = Annotated[str, StringConstraints(pattern=FILE_NAME)]
-Count = Annotated[int, Field(ge=0, lt=_LARGEST)]
-Share = Annotated[float, Field(ge=0, le=1 + 1e-9)]  # sums of shares are rounded
-Penalty = Annotated[float, Field(gt=0, lt=1e300)]
 
 
 class _Record(BaseModel):
@@ -81,11 +41,16 @@ class StoreUsed(_Record):
         weights: "random:0", or the weight file's name.
         weights_family: "oxford", "torchvision", "random", or "own" for any other.
         weights_sha256: Its identity.
-        path: Of the HDF5 file.
+        weights_rounded_to_bits: To which a quantised weight file has rounded them; None for one
+            that has not.
+        path: Of the HDF5 file; published by the name of the store's folder and its own.
         fingerprint: Of recipe, scales and images.
         row_fingerprint: Of the recipe alone.
         recipe: What decided each row.
         images: Rows that the experiment uses.
+        manifest_sha256: Over (id, bytes, box) of their items: what tells one data folder from
+            another. Where they are all of the store's, it is what the store's own name hangs on.
+            None in a result of format 4 or before.
         bytes: Of the HDF5 file.
         mean_norms: S means of the descriptors' norms, one for each of the recipe's scales.
         unreadable: How many of them could not be read.
@@ -98,25 +63,51 @@ class StoreUsed(_Record):
     weights: str
     weights_family: str
     weights_sha256: str
+    weights_rounded_to_bits: Count | None = None
     path: str
     fingerprint: str
     row_fingerprint: str
     recipe: Plain
     images: Count
+    manifest_sha256: str | None = None
     bytes: Count
     mean_norms: tuple[float | None, ...]
     unreadable: Count
     zero: Count
     cropped: Count
 
+    def published(self) -> Self:
+        """Return the record without the machine's folders: a store's own is named by its digest."""
+        path = Path(self.path)
+        own = path.is_absolute() and path.parent.name.endswith(f"-{self.fingerprint[:8]}")
+        place = f"{path.parent.name}/{path.name}" if own else published_path(self.path)
+        return self.model_copy(update={"path": place})
+
+    @property
+    def named_weights(self) -> str:
+        """The weights' name, and to how many bits they were rounded."""
+        bits = self.weights_rounded_to_bits
+        return self.weights if bits is None else f"{self.weights}, rounded to {bits} bits"
+
     @property
     def substitute(self) -> str | None:
         """What stands in the place of the authors' weights, in words; None for theirs."""
-        if self.weights_family == "oxford":
-            return None
-        kinds = {"random": "random weights", "torchvision": "torchvision's weights"}
-        kind = kinds.get(self.weights_family, "weights that are not known")
-        return f"{kind} ({self.weights})"
+        whose = {
+            "oxford": "the authors' weights",
+            "random": "random weights",
+            "torchvision": "torchvision's weights",
+        }
+        if self.weights_family in whose:
+            if self.weights_family == "oxford" and self.weights_rounded_to_bits is None:
+                return None
+            return f"{whose[self.weights_family]} ({self.named_weights})"
+        name, digits = self.named_weights, self.weights_sha256[:_DIGITS]
+        return f"the weights {name} (sha256 {digits}…)"
+
+    @property
+    def imitated(self) -> bool:
+        """Whether no trained net has made the rows: random weights, or a thin net."""
+        return self.weights_family == "random" or self.model.endswith("-thin")
 
 
 class Search(_Record):
@@ -205,6 +196,8 @@ class SplitOutcome(_Record):
         c: The values chosen, each once.
         means: Of each measure, by its name.
         counted: Over how many classes each mean runs.
+        intervals: Of each mean, as in `Result`.
+        chance: Of each mean, as in `Result`.
     """
 
     sizes: dict[str, Count]
@@ -212,6 +205,8 @@ class SplitOutcome(_Record):
     c: tuple[Penalty, ...]
     means: dict[str, Share | None]
     counted: dict[str, Count]
+    intervals: dict[str, Interval | None] = {}
+    chance: dict[str, Share | None] = {}
 
 
 class Result(_Record):
@@ -219,11 +214,15 @@ class Result(_Record):
 
     A result that contradicts itself cannot be made: what reads one need not ask again.
 
+    It names no folder of the machine that it was made on: files are told by name and SHA-256, the
+    data folder by its name and `StoreUsed.manifest_sha256`. What a later command needs of the paths
+    stands in the classifiers beside it, which are not published; see `vggfeat.transfer.origin`.
+
     Attributes:
         format_version: Of the fields; a result of another one is refused.
         name: That it was written under, for the reader: a file that was copied keeps it.
         recipe: The complete recipe, checked again when a result is read.
-        recipe_fingerprint: Of the recipe and the weights.
+        recipe_fingerprint: Of the recipe, with all its paths as they were, and the weights.
         kind: "multi-label" or "one class".
         ignored: Files that were found and are not images.
         stores: One for each net.
@@ -238,6 +237,12 @@ class Result(_Record):
         means: Of each measure, over the splits.
         deviations: Of each measure, the sample standard deviation (n − 1) over the splits; empty
             for one split.
+        intervals: Of each measure the 95 % interval (low, high) of its mean over the splits, by
+            resampling the test images of each; None where there is no number. Empty, as the next,
+            in a result of format 4 or before. See `vggfeat.classify.confidence`.
+        chance: Of each measure, what it is on average where scores are dealt to the images at
+            random.
+        resamples: How often the test images were drawn; None in a result of format 4 or before.
         measure: The experiment's own measure.
         score: Its value, [0, 1].
         warnings: What a reader must know: substitutes, classes without a number, lost images.
@@ -245,9 +250,9 @@ class Result(_Record):
         versions: Of Python and the packages.
     """
 
-    format_version: Literal[4] = FORMAT_VERSION
+    format_version: Literal[5] = FORMAT_VERSION
     name: FileName
-    recipe: Annotated[Recipe, BeforeValidator(_checked)]
+    recipe: Annotated[Recipe, BeforeValidator(checked_recipe)]
     recipe_fingerprint: str
     kind: Literal["multi-label", "one class"]
     ignored: Count
@@ -259,6 +264,9 @@ class Result(_Record):
     classifiers: dict[FileName, str] = {}
     means: dict[str, Share | None]
     deviations: dict[str, float]
+    intervals: dict[str, Interval | None] = {}
+    chance: dict[str, Share | None] = {}
+    resamples: Count | None = None
     measure: str
     score: Share | None
     warnings: tuple[str, ...]
@@ -275,6 +283,11 @@ class Result(_Record):
         if not {"voc2007", "voc2010"} <= self.means.keys():
             raise ValueError("voc2007 and voc2010 among the 'means'")
         return self
+
+    def published(self) -> Self:
+        """Return the result without absolute paths, which one of format 4 or before may have."""
+        stores = tuple(store.published() for store in self.stores)
+        return self.model_copy(update={"recipe": self.recipe.published(), "stores": stores})
 
     def write(self, folder: Path) -> Path:
         """Write `<folder>/<name>.json`.
@@ -310,7 +323,7 @@ class Result(_Record):
                 f"Results of format {FORMAT_VERSION} have one.",
                 "Name another file, or remove it and run `vggfeat svm` again.",
             )
-        if found == _UPGRADED:
+        if found in _UPGRADED:
             data = json.dumps(upgraded(content)).encode()
         elif found != FORMAT_VERSION:
             raise _of_another_format(path, found)
@@ -318,11 +331,6 @@ class Result(_Record):
             return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise damaged(f"'{path}' is damaged", error) from None
-
-
-def number(value: float) -> float | None:
-    """Return a number that JSON has: None for NaN."""
-    return None if math.isnan(value) else float(value)
 
 
 def result_path(folder: Path, name: str) -> Path:
@@ -356,10 +364,13 @@ def is_result(path: Path) -> bool:
 def upgraded(document: Any) -> Any:  # noqa: ANN401  (JSON from a file may be anything)
     """Return a result's JSON in the present format; what is no result is left as it is.
 
-    Format 3 had one field for each measure of a class, and called its recall "recall".
+    Format 4 had no intervals, no chance and no digest of the images. Format 3 had one field for
+    each measure of a class besides, and called its recall "recall".
     """
-    if not isinstance(document, dict) or document.get("format_version") != _UPGRADED:
+    if not isinstance(document, dict) or document.get("format_version") not in _UPGRADED:
         return document
+    if document["format_version"] == 4:
+        return document | {"format_version": FORMAT_VERSION}
     names = {"voc2007": "voc2007", "voc2010": "voc2010"}
     if document.get("kind") == "one class":
         names["mean_class_recall"] = "recall"
@@ -451,7 +462,7 @@ def _of_another_format(path: Path, found: int) -> ResultError:
     newer = "Read it with the version of vggfeat that has written it, or a newer one."
     return ResultError(
         f"'{path}' is a result of format {_shown(found)}.",
-        f"This version of vggfeat reads formats {_UPGRADED} and {FORMAT_VERSION}.",
+        f"This version of vggfeat reads formats {_UPGRADED[0]} to {FORMAT_VERSION}.",
         older if found < FORMAT_VERSION else newer,
     )
 

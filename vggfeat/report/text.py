@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from vggfeat.classify.measures import MEASURES
+from vggfeat.classify.confidence import LEVEL
+from vggfeat.classify.measures import MEASURES, companion
 from vggfeat.report.result import Result
 
 
 def result_text(result: Result) -> str:
-    """Return the table of classes, the means, the search for C, and what a reader must know."""
+    """Return the table of classes, the means, how far to trust them, and what else to know."""
     width = max(len("mean over classes"), *(len(c.name) for c in result.classes))
     columns = [MEASURES[name].short if name in MEASURES else name for name in result.means]
     header = f"{'class':{width}}  {'train':>6}  {'test':>6}  {'C':>9}  "
@@ -26,6 +27,7 @@ def result_text(result: Result) -> str:
         f"{result.measure} {percent(result.score)}{spread} over {counted} of "
         f"{len(result.classes)} classes{over}; descriptors of {result.descriptor_size} numbers"
     )
+    lines += _trust(result)
     for number, split in enumerate(result.splits, 1):
         prefix = f"split {number}: {percent(split.means.get(result.measure))}; " if several else ""
         lines.append(
@@ -41,6 +43,31 @@ def result_text(result: Result) -> str:
         )
     lines.append("; ".join(f"{name} {s:.1f} s" for name, s in result.seconds.items()))
     return "\n".join([*lines, *(f"note: {warning}" for warning in result.warnings)])
+
+
+def _trust(result: Result) -> list[str]:
+    """Return interval and chance of the score, and what stands beside it."""
+    lines = [_interval(result, result.measure)]
+    beside = companion(result.measure)
+    if beside in result.means:
+        lines.append(f"{beside} {percent(result.means[beside])}, {_interval(result, beside)}")
+    if result.resamples is not None:
+        lines[0] += f" ({result.resamples:,} resamples of the test images)"
+    return lines
+
+
+def _interval(result: Result, measure: str) -> str:
+    chance = percent(result.chance.get(measure))
+    return f"{100 * LEVEL:g} % interval {span(result.intervals.get(measure))}, chance {chance}"
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """Return an interval of fractions as percentages with two decimals, "–" for none.
+
+    >>> span((0.8731, 0.9)), span(None)
+    ('87.31 to 90.00', '–')
+    """
+    return "–" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def percent(value: float | None) -> str:

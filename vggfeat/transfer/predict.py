@@ -21,8 +21,9 @@ from vggfeat.extraction.provide import at_hand
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Machine, Recipe
-from vggfeat.report.result import Result, ResultError, StoreUsed
+from vggfeat.report.result import ResultError, StoreUsed
 from vggfeat.store.layout import PLAN, StorePlan
+from vggfeat.transfer.origin import as_run
 from vggfeat.transfer.predictions import Predictions
 from vggfeat.transfer.run import check_stores
 from vggfeat.transfer.samples import fused
@@ -67,7 +68,7 @@ def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Tra
         ClassifierError: If the classifier is absent, damaged, or another one.
         RecipeError: If there are not as many weights as nets.
     """
-    result = Result.read(path)
+    result = as_run(path)
     recipe = result.recipe
     if weights:
         recipe = Recipe.build({**dict(recipe), "weights": tuple(weights)}, f"'{path}'")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vggfeat.data.records import PARTS, Dataset, Kind
+from vggfeat.data.records import PARTS, Dataset, Kind, published_ids
 from vggfeat.errors import (
     DatasetError,
     RecipeError,
@@ -30,6 +30,7 @@ from vggfeat.report.result import (
 )
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.fit import fit_and_score, timed
+from vggfeat.transfer.origin import as_run, origin
 from vggfeat.transfer.samples import Block, blocks_of, read_sample, used_store
 from vggfeat.transfer.score import (
     Evaluation,
@@ -71,9 +72,10 @@ def evaluate(
                     part: read_sample(blocks, getattr(split, part), recipe) for part in PARTS
                 }
             fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
-            runs.append(split_run(samples, fitted, dataset, recipe))
-    result = result_of(recipe, dataset, used, runs, seconds)
-    return Evaluation(result=result, runs=tuple(runs))
+            with timed(seconds, "measure"):
+                runs.append(split_run(samples, fitted, dataset, recipe, index))
+    result = result_of(recipe, dataset, used, runs, seconds).published()
+    return Evaluation(result=result, runs=tuple(runs), origin=origin(recipe, used))
 
 
 @contextmanager
@@ -136,19 +138,22 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     path = result_path(machine.results, result.name)
     check_free(path, result.recipe_fingerprint)
     try:
-        if path.exists() and Result.read(path).stores != result.stores:
+        if path.exists() and _images(Result.read(path)) != _images(result):
             _log.info("'%s' is replaced: the same recipe, on other images", path)
     except ResultError as error:
         _log.warning("what stood there is replaced: %s", error)
     make_folder(machine.results)
-    described = result.recipe.model_dump(mode="json")
-    metadata = {"recipe": described, "stores": [s.recipe for s in result.stores]}
     classifiers = {}
     for index, run in enumerate(evaluation.runs, 1):
         suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
         target = path.with_name(f"{result.name}{suffix}.safetensors")
-        classifiers[target.name] = run.fitted.classifier.save(target, metadata)
+        classifiers[target.name] = run.fitted.classifier.save(target, evaluation.origin)
     return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
+
+
+def _images(result: Result) -> list[str]:
+    """Return what changes with the images that a result was made of."""
+    return [store.fingerprint for store in result.stores]
 
 
 def check_stores(result: Result, source: str) -> None:
@@ -187,14 +192,15 @@ def write_report(path: Path, machine: Machine) -> Path:
     """
     from vggfeat.report.html import write_page
 
-    result = Result.read(path)
+    result = as_run(path)
     page = path.with_suffix(".html")
     try:
-        items = {item.id: item for item in open_for(result.recipe, machine).items}
+        found = {item.id: item for item in open_for(result.recipe, machine).items}
     except VggfeatError as error:
         _log.warning("the page has no pictures: %s", error)
         write_page(result, page)
         return page
+    items = {name: found[i] for i, name in published_ids(found).items()}
     whole = "image" in result.recipe.regions
     write_page(result, page, lambda image: picture(items[image], whole=whole))
     return page

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vggfeat.classify.aggregate import Descriptors, aggregate, fuse
-from vggfeat.data.records import Dataset, Labels, Part, Regions
+from vggfeat.data.records import Dataset, Labels, Part, Regions, manifest_digest
 from vggfeat.extraction.images import MAX_ASPECT
 from vggfeat.recipe import Recipe, Region
-from vggfeat.report.result import StoreUsed, number
+from vggfeat.report.fields import number
+from vggfeat.report.result import StoreUsed
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.store.rows import Rows, Status
 
@@ -123,6 +124,9 @@ def used_store(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
     rows = [held[i] for i in wanted]
     statuses, sizes = store.statuses()[rows], store.image_sizes()[rows]
     norms = store.norms(recipe.scales)[rows][statuses == Status.OK]
+    digests = store.image_digests()
+    used = set(wanted)
+    items = [item for item in block.rows.items if item.id in used]
     origin = json.loads(store.attribute("created_by"))
     return StoreUsed(
         model=store.recipe["net"],
@@ -130,11 +134,15 @@ def used_store(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
         weights=origin["weights"],
         weights_family=origin.get("weights_family", "own"),
         weights_sha256=store.recipe["weights_sha256"],
+        weights_rounded_to_bits=origin.get("weights_rounded_to_bits"),
         path=str(store.path),
         fingerprint=store.fingerprint,
         row_fingerprint=store.row_fingerprint,
         recipe=store.recipe,
         images=len(rows),
+        manifest_sha256=manifest_digest(
+            items, (digests[held[item.id]].tobytes().hex() for item in items)
+        ),
         bytes=store.path.stat().st_size,
         mean_norms=tuple(number(mean) for mean in norms.mean(axis=0)) if len(norms) else (),
         unreadable=int((statuses == Status.UNREADABLE).sum()),

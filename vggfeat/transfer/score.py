@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.classify.measures import Scores, measures_for, precision_recall, predicted_class
+from vggfeat.classify.confidence import RESAMPLES, chance, interval, resampled_means, resamples
+from vggfeat.classify.measures import (
+    Doubles,
+    Scores,
+    measures_for,
+    precision_recall,
+    predicted_class,
+)
 from vggfeat.classify.svm import undecided
-from vggfeat.data.records import Dataset, Kind, Labels
+from vggfeat.data.records import Dataset, Kind, Labels, published_ids
 from vggfeat.extraction.images import MAX_ASPECT
 from vggfeat.recipe import Recipe, fingerprint
+from vggfeat.report.fields import number
 from vggfeat.report.result import (
     ClassResult,
     Example,
@@ -21,7 +30,6 @@ from vggfeat.report.result import (
     Search,
     SplitOutcome,
     StoreUsed,
-    number,
 )
 from vggfeat.transfer.fit import Fitted
 from vggfeat.transfer.samples import Sample
@@ -51,7 +59,7 @@ def class_results(
     """
     ids, labels, scores = test
     asked = measures_for(one_class=kind is Kind.ONE_CLASS, own=measure)
-    each = {one.name: one.of_classes(scores, labels) for one in asked}
+    each = {one.name: one.of_classes(scores, labels) for one in asked if one.over_images_of is None}
     results = []
     for k, name in enumerate(names):
         positives = int((train[:, k] > 0).sum()), int((labels[:, k] > 0).sum())
@@ -90,6 +98,25 @@ def means(
         mean, each = one.of_all(scores, labels)
         values[one.name], counted[one.name] = number(mean), int((~np.isnan(each)).sum())
     return values, counted
+
+
+def confidence(
+    labels: Labels, scores: Scores, kind: Kind, measure: str, draw: tuple[int, int]
+) -> tuple[dict[str, Doubles], dict[str, float | None]]:
+    """Return the resampled means of each measure, (R,), and what it is by chance.
+
+    Args:
+        labels: (m, K) of the test images.
+        scores: (m, K).
+        kind: Whether each image has one class.
+        measure: The experiment's own, as in `means`.
+        draw: The recipe's seed, and the number of the split.
+    """
+    counts = resamples(len(labels), *draw)
+    asked = measures_for(one_class=kind is Kind.ONE_CLASS, own=measure)
+    resampled = {one.name: resampled_means(one, scores, labels, counts) for one in asked}
+    by_chance = {one.name: number(chance(one, scores, labels, draw[0])) for one in asked}
+    return resampled, by_chance
 
 
 def class_means(splits: Sequence[tuple[ClassResult, ...]]) -> tuple[ClassResult, ...]:
@@ -185,6 +212,7 @@ class SplitRun:
             those of several need not fit into memory together.
         fitted: The search, the classifiers and the test scores.
         outcome: What a result keeps of it.
+        resampled: Of each measure its (R,) means over resamples of the test images.
         classes: One for each class.
         confusion: Counts of (true, predicted) classes; empty where an image has any number.
     """
@@ -192,6 +220,7 @@ class SplitRun:
     samples: dict[str, Sample]
     fitted: Fitted
     outcome: SplitOutcome
+    resampled: dict[str, Doubles]
     classes: tuple[ClassResult, ...]
     confusion: Counter[tuple[int, int]]
 
@@ -201,16 +230,18 @@ class Evaluation:
     """A result, and the arrays behind it.
 
     Attributes:
-        result: What is written.
+        result: What is written and published, without paths of this machine.
         runs: One for each split.
+        origin: What the classifiers keep of this machine; see `vggfeat.transfer.origin`.
     """
 
     result: Result
     runs: tuple[SplitRun, ...]
+    origin: dict[str, Any]
 
 
 def split_run(
-    samples: dict[str, Sample], fitted: Fitted, dataset: Dataset, recipe: Recipe
+    samples: dict[str, Sample], fitted: Fitted, dataset: Dataset, recipe: Recipe, split: int
 ) -> SplitRun:
     """Measure what one split has given.
 
@@ -219,11 +250,15 @@ def split_run(
         fitted: On them.
         dataset: Their own.
         recipe: Says by which measure.
+        split: Its number, from 1.
     """
     search, classifier, scores = fitted.search, fitted.classifier, fitted.scores
     train = np.concatenate([samples[part].readable.labels for part in ("train", "val")])
     test = samples["test"]
-    values, counted = means(test.labels, scores, dataset.kind, recipe.measure)
+    measured = test.labels, scores, dataset.kind, recipe.measure
+    values, counted = means(*measured)
+    resampled, by_chance = confidence(*measured, (recipe.seed, split))
+    published = published_ids(item.id for item in dataset.items)
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
     return SplitRun(
@@ -245,12 +280,15 @@ def split_run(
             c=tuple(sorted(set(search.c))),
             means=values,
             counted=counted,
+            intervals={name: interval([some]) for name, some in resampled.items()},
+            chance=by_chance,
         ),
+        resampled=resampled,
         classes=class_results(
             dataset.classes,
             search.c,
             train,
-            (test.ids, test.labels, scores),
+            ([published[i] for i in test.ids], test.labels, scores),
             dataset.kind,
             recipe.measure,
         ),
@@ -292,6 +330,9 @@ def result_of(
         confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
         deviations=deviations,
+        intervals={name: interval([run.resampled[name] for run in runs]) for name in values},
+        chance={name: _mean([one.chance[name] for one in outcomes]) for name in values},
+        resamples=RESAMPLES,
         measure=recipe.measure,
         score=values.get(recipe.measure),
         warnings=_warnings(stores, classes, runs),

@@ -21,6 +21,7 @@ from vggfeat.files.unpack import read_members
 from vggfeat.recipe import Machine
 from vggfeat.report.result import Result, ResultError, StoreUsed
 from vggfeat.store.reader import DescriptorStore
+from vggfeat.transfer.origin import as_run
 from vggfeat.transfer.run import check_stores
 from vggfeat.transfer.samples import blocks_of, read_sample
 from vggfeat.transfer.voc_server import (
@@ -84,7 +85,7 @@ def scored_again(path: Path, machine: Machine) -> Scored:
         StoreNotFoundError: If a store is not there, or is another one by now.
         VggfeatError: As the rooms say.
     """
-    result = Result.read(path)
+    result = as_run(path)
     if len(result.classifiers) != 1:
         count = len(result.classifiers)
         raise ResultError(f"'{path}' names {count} files of classifiers.", "Expected one.")
@@ -138,7 +139,7 @@ def submit(path: Path, machine: Machine) -> Path:
         VggfeatError: As `scored_again` does.
         PublishError: If it cannot be written.
     """
-    result = Result.read(path)
+    result = as_run(path)
     task = _task_of(result)
     scored = scored_again(path, machine)
     if doubt := task.doubt(scored.ids):
