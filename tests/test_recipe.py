@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from vggfeat.errors import RecipeError, VggfeatError
-from vggfeat.recipe import Draft, Machine, Paper, Recipe, fingerprint
+from vggfeat.recipe import Described, Draft, Machine, Paper, Recipe, fingerprint
 
 VOC: dict[str, Any] = {"dataset": "voc2007", "models": ["vgg16"]}
 PAPER = {"table": 11, "row": "VGG Net-D (16)", "column": "VOC-2007", "value": 89.3}
@@ -80,7 +80,7 @@ def test_the_other_defaults_are_those_of_the_contract() -> None:
     assert recipe.weights == ("oxford",)
     assert recipe.profile is None
     assert recipe.mirror is True
-    assert (recipe.interpolation, recipe.tap, recipe.precision) == ("bilinear", "fc7", "float32")
+    assert (recipe.interpolation, recipe.tap, recipe.precision) == ("bilinear", ("fc7",), "float32")
     assert (recipe.loss, recipe.choose_c, recipe.difficult) == ("hinge", "shared", "ignore")
     assert recipe.grid is None
     assert recipe.seed == 0
@@ -109,10 +109,10 @@ def test_persons_are_described_by_image_and_box_everything_else_by_the_image() -
     assert build(dataset="voc2012-val").regions == build().regions == ("image",)
     recipe = build(dataset="voc2012-action", models=["vgg16", "vgg19"])
     assert recipe.described == (
-        ("vgg16", "image"),
-        ("vgg16", "box"),
-        ("vgg19", "image"),
-        ("vgg19", "box"),
+        Described("vgg16", "image", "fc7"),
+        Described("vgg16", "box", "fc7"),
+        Described("vgg19", "image", "fc7"),
+        Described("vgg19", "box", "fc7"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -48,6 +49,25 @@ class _NameIn:
 
 TapName = Annotated[str, AfterValidator(_NameIn(TAPS))]
 PrecisionName = Annotated[str, AfterValidator(_NameIn(PRECISIONS))]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What one store holds, and one block of the fused descriptor.
+
+    Attributes:
+        model: The net.
+        region: What of each image is described.
+        tap: The layer that is averaged.
+    """
+
+    model: str
+    region: Region
+    tap: str
+
+    def __str__(self) -> str:
+        """Return it in the words of the command line."""
+        return f"{self.model} {self.region} {self.tap}"
 
 
 class _Record(BaseModel):
@@ -99,8 +119,8 @@ class Draft(_Record):
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
         resampler: What rescales: Pillow, or torch on the net's device.
-        tap: The layer that is averaged: fc7, fc6, pool5, conv5_3, ...; fc7-linear is before its
-            ReLU.
+        tap: The layer that is averaged, or several, whose descriptors one pass gives and late
+            fusion joins: fc7, fc6, fc8, pool5, conv5_3, ...; fc7-linear is before its ReLU.
         pooling: Rounding of odd sizes in the net's pools, up or down; None for that of the weights.
         regions: Where the items are boxes: what of each is described, the whole image, the box, or
             both for late fusion; None for the data set's own.
@@ -127,7 +147,7 @@ class Draft(_Record):
     mirror: bool = True
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     resampler: Literal["pillow", "torch"] = "pillow"
-    tap: TapName = "fc7"
+    tap: tuple[TapName, ...] = ("fc7",)
     pooling: Literal["ceil", "floor"] | None = None
     regions: tuple[Region, ...] | None = None
     precision: PrecisionName = "float32"
@@ -159,6 +179,26 @@ class Draft(_Record):
         if len(set(value)) != len(value):
             raise RecipeError(f"Models {', '.join(value)}: one occurs twice.")
         return value
+
+    @field_validator("tap", mode="before")
+    @classmethod
+    def _one_tap(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("tap")
+    @classmethod
+    def _sound_taps(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            wrong = f"Taps {', '.join(value)}: one occurs twice." if value else "No tap at all."
+            raise RecipeError(
+                wrong, "Expected one or more, each once.", "For example --tap pool5 --tap fc7."
+            )
+        return value
+
+    @field_serializer("tap", when_used="json")
+    def _as_before(self, value: tuple[str, ...]) -> str | list[str]:
+        """Write one tap as its name: identities of recipes with one are older than lists."""
+        return value[0] if len(value) == 1 else list(value)
 
     @field_validator("scales")
     @classmethod
@@ -292,14 +332,19 @@ class Recipe(Draft):
         return self.model_dump(mode="json", exclude={"name", "paper", "ablation"})
 
     @property
-    def described(self) -> tuple[tuple[str, Region], ...]:
-        """Each net with each region: one store, and one block of the fused descriptor, for each."""
-        return tuple((model, region) for model in self.models for region in self.regions)
+    def described(self) -> tuple[Described, ...]:
+        """Each net with each region and tap: a store, and a block of the fused descriptor, each."""
+        return tuple(
+            Described(model, region, tap)
+            for model in self.models
+            for region in self.regions
+            for tap in self.tap
+        )
 
     @property
     def descriptor_size(self) -> int:
-        """D of what the SVM sees: scales joined, nets and regions fused."""
-        sizes = [architecture(model).descriptor_size(self.tap) for model, _ in self.described]
+        """D of what the SVM sees: scales joined, nets, regions and taps fused."""
+        sizes = [architecture(one.model).descriptor_size(one.tap) for one in self.described]
         return sum(sizes) * (len(self.scales) if self.aggregate == "stack" else 1)
 
 
@@ -323,9 +368,9 @@ def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:
 
 
 def _check_tap(recipe: Recipe) -> None:
-    """Check that each net has the tap, and gives it a cell at every scale."""
+    """Check that each net has the taps, and gives the deepest a cell at every scale."""
     for model in recipe.models:
-        tap = architecture(model).tap(recipe.tap)
+        tap = architecture(model).deepest(recipe.tap)
         if min(recipe.scales) < tap.enough:
             cells = f"{tap.window}×{tap.window} cells" if tap.window > 1 else "one cell"
             raise RecipeError(
@@ -410,7 +455,8 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, RecipeError):
         return cause
-    field = ".".join(str(part) for part in first["loc"])
+    # a list's value says which of it is wrong
+    field = ".".join(part for part in first["loc"] if isinstance(part, str))
     nested: dict[str, type[BaseModel]] = {"paper": Paper, "ablation": Ablation}
     inner = nested.get(str(first["loc"][0]), model)
     if first["type"] == "extra_forbidden":
@@ -446,15 +492,16 @@ def _option(field: str) -> str:
 def allowed(model: type[BaseModel], field: str) -> list[str]:
     """List the strings that a field allows: those of its table, or of its annotation's Literals."""
 
-    def strings(annotation: object) -> list[str]:
+    def strings(parts: Iterable[object]) -> list[str]:
         found: list[str] = []
-        for part in get_args(annotation):
-            found += [part] if isinstance(part, str) else strings(part)
+        for part in parts:
+            if isinstance(part, AfterValidator) and isinstance(part.func, _NameIn):
+                found += part.func.table
+            else:
+                found += [part] if isinstance(part, str) else strings(get_args(part))
         return found
 
     if field not in model.model_fields:
         return []
-    for part in model.model_fields[field].metadata:
-        if isinstance(part, AfterValidator) and isinstance(part.func, _NameIn):
-            return [*part.func.table]
-    return strings(model.model_fields[field].annotation)
+    about = model.model_fields[field]
+    return strings([about.annotation, *about.metadata])
