@@ -168,7 +168,7 @@ def main() -> None:
         recipes = [Recipe.from_toml(path, limit) for path in options.recipes]
         if not recipes:
             make_voc(Path(place) / "data")
-            values = {**demo_recipe(Path(place)).model_dump(), "name": "the demo", **limit}
+            values = {**demo_recipe(Path(place)).model_dump(), "name": "demo", **limit}
             recipes = [Recipe.build(values, "the benchmark")]
         rows = measure(recipes, machine)
     write("drift", {"device": options.device, "rows": rows})

@@ -97,7 +97,8 @@ def describe(
             with Image.open(path) as image:
                 ready = crop_extreme(way.prepare(image.convert("RGB")))
             images.append(torch.from_numpy(rescale(ready, q).copy()))
-        rows.append(form(images, (0, 0), mirror=False).numpy())
+        [described] = form(images, (0, 0), mirror=False)
+        rows.append(described.numpy())
     return np.concatenate(rows)
 
 

@@ -145,7 +145,8 @@ def ours(precision: str) -> Callable[[str, str], Describe]:
         def describe(images: Tensor) -> Tensor:
             size = images.shape[1], images.shape[2]
             with numerics(precision):
-                return form(list(images), size, mirror=True).double().cpu()
+                [described] = form(list(images), size, mirror=True)
+                return described.double().cpu()
 
         return kept(describe) if isinstance(form, CanvasVgg) else describe
 

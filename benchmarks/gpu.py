@@ -84,7 +84,7 @@ def exactness(model: str, device: str) -> list[dict[str, Any]]:
         form = form_of(net, "float32", threads=cores(), batch_pixels=_MOST_PIXELS)
         with numerics("float32"):
             for _ in range(_REPLAYED):
-                found = form(images, _EXACT_CANVAS, mirror=True)
+                [found] = form(images, _EXACT_CANVAS, mirror=True)
         apart = distance(found.cpu(), torch.stack([side.mean(dim=0) for side in sides]))
         rows.append({"profile": name, "ceil_mode": own.ceil_mode, **apart})
     return rows

@@ -120,9 +120,11 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def count(form: type) -> None:
         original = form.__call__
 
-        def counting(self: object, images: Sequence[Tensor], *args: object, mirror: bool) -> Tensor:
+        def counting(
+            self: object, images: Sequence[Tensor], *args: object, mirror: bool, **taps: object
+        ) -> tuple[Tensor, ...]:
             counted.append(len(images) * (2 if mirror else 1))
-            described: Tensor = original(self, images, *args, mirror=mirror)
+            described: tuple[Tensor, ...] = original(self, images, *args, mirror=mirror, **taps)
             return described
 
         monkeypatch.setattr(form, "__call__", counting)

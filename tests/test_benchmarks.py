@@ -20,7 +20,7 @@ from vggfeat.extraction.images import rescale
 from vggfeat.nets.architectures import ARCHITECTURES
 from vggfeat.nets.profile import PROFILES
 from vggfeat.nets.vgg import DenseVgg
-from vggfeat.recipe import Machine
+from vggfeat.recipe import Machine, Recipe
 from vggfeat.weights.find import random_tensors
 from vggfeat.weights.formats.checks import authors_order
 
@@ -44,7 +44,12 @@ FIGURES: dict[str, dict[str, Any]] = {
     "drift": {
         "rows": [
             {"precision": "float32", "one_minus_cos_max": 0.0, "score_change": 0.0},
-            {"precision": "int8", "one_minus_cos_max": 2.4e-4, "score_change": -0.3},
+            {
+                "precision": "int8",
+                "one_minus_cos_max": 2.4e-4,
+                "score_change": -0.3,
+                "score_change_interval": [-0.7, 0.1],
+            },
         ]
     },
 }
@@ -146,9 +151,15 @@ def test_drift_of_rows() -> None:
 @pytest.mark.slow
 def test_the_ledger_runs_on_a_small_tree(tiny_voc: Path, tmp_path: Path) -> None:
     values = extract.recipe_values(f"voc:{tiny_voc}", "vgg16-thin", [224])
-    rows = drift.measure({"tiny": values}, Machine(cache=tmp_path, offline=True))
+    recipe = Recipe.build({**values, "name": "tiny"}, "a test")
+    rows = drift.measure([recipe], Machine(cache=tmp_path, offline=True))
     assert rows[0]["precision"] == "float32"
     assert (rows[0]["one_minus_cos_max"], rows[0]["score_change"]) == (0, 0)
+    assert rows[0]["score_change_interval"] == (0, 0)
+    reduced = rows[1]
+    low, high = reduced["score_change_interval"]
+    assert (reduced["precision"], reduced["data"]) == ("bfloat16", "tiny")
+    assert low <= reduced["score_change"] <= high
 
 
 @pytest.mark.slow
@@ -276,7 +287,7 @@ def test_a_choice_without_figures_has_no_row() -> None:
     assert "| 1.9 | 1.9 h | the reference | the reference |" in rows[2]
     int8 = {**ROW, "engine": "vggfeat int8", "precision": "int8"}
     more = {**FIGURES, "forward": {**FIGURES["forward"], "rows": [ROW, int8]}}
-    assert document.choices(more).splitlines()[3].endswith("| 2e-4 | -0.30 |")
+    assert document.choices(more).splitlines()[3].endswith("| 2e-4 | -0.30 (-0.70 to +0.10) |")
     assert document.choices({}) == ""
 
 

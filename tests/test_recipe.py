@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from vggfeat.errors import RecipeError, VggfeatError
-from vggfeat.recipe import Draft, Machine, Paper, Recipe, fingerprint
+from vggfeat.recipe import Described, Draft, Machine, Paper, Recipe, fingerprint
 
 VOC: dict[str, Any] = {"dataset": "voc2007", "models": ["vgg16"]}
 PAPER = {"table": 11, "row": "VGG Net-D (16)", "column": "VOC-2007", "value": 89.3}
@@ -80,7 +80,7 @@ def test_the_other_defaults_are_those_of_the_contract() -> None:
     assert recipe.weights == ("oxford",)
     assert recipe.profile is None
     assert recipe.mirror is True
-    assert (recipe.interpolation, recipe.tap, recipe.precision) == ("bilinear", "fc7", "float32")
+    assert (recipe.interpolation, recipe.tap, recipe.precision) == ("bilinear", ("fc7",), "float32")
     assert (recipe.loss, recipe.choose_c, recipe.difficult) == ("hinge", "shared", "ignore")
     assert recipe.grid is None
     assert recipe.seed == 0
@@ -109,10 +109,10 @@ def test_persons_are_described_by_image_and_box_everything_else_by_the_image() -
     assert build(dataset="voc2012-val").regions == build().regions == ("image",)
     recipe = build(dataset="voc2012-action", models=["vgg16", "vgg19"])
     assert recipe.described == (
-        ("vgg16", "image"),
-        ("vgg16", "box"),
-        ("vgg19", "image"),
-        ("vgg19", "box"),
+        Described("vgg16", "image", "fc7"),
+        Described("vgg16", "box", "fc7"),
+        Described("vgg19", "image", "fc7"),
+        Described("vgg19", "box", "fc7"),
     )
 
 
@@ -605,3 +605,25 @@ def test_memory_is_a_number_and_a_unit(given: str, count: int) -> None:
 def test_other_memory_is_refused(given: str) -> None:
     with pytest.raises(RecipeError, match="for example 6GB"):
         Machine.build({"memory": given})
+
+
+def test_each_net_can_have_taps_of_its_own() -> None:
+    both = {"dataset": "csv:photos.csv", "models": ["vgg16", "vgg19"], "scales": [256]}
+    recipe = Recipe.build({**both, "tap": ["vgg16:pool5", "pool4", "vgg19:fc7"]}, "a test")
+    described = [(one.model, one.tap) for one in recipe.described]
+    assert described == [
+        ("vgg16", "pool5"),
+        ("vgg16", "pool4"),
+        ("vgg19", "pool4"),
+        ("vgg19", "fc7"),
+    ]
+    assert recipe.descriptor_size == 512 + 512 + 512 + 4096
+    assert [recipe.last_layer(model) for model in recipe.models] == ["pool5", "fc7"]
+    for taps, said in {
+        ("vgg16:pool5",): "vgg19 has none",
+        ("fc7", "vgg16:fc7"): "vgg16 has one twice",
+        ("fc7", "vgg13:fc7"): "vgg13 is none of the models",
+        ("vgg16:fc9", "fc7"): "Valid: conv1_1, ",
+    }.items():
+        with pytest.raises(RecipeError, match=said):
+            Recipe.build({**both, "tap": list(taps)}, "a test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -39,15 +40,36 @@ class _NameIn:
     """Checks that a name stands in a table, as the table is when somebody asks."""
 
     table: Mapping[str, object]
+    of_one: bool = False  # whether "one:" may stand before it
 
     def __call__(self, value: str) -> str:
-        if value not in self.table:
+        if (value.rpartition(":")[2] if self.of_one else value) not in self.table:
             raise PydanticCustomError("literal_error", "Input should be a name of a table")
         return value
 
 
 TapName = Annotated[str, AfterValidator(_NameIn(TAPS))]
+TapChoice = Annotated[str, AfterValidator(_NameIn(TAPS, of_one=True))]
 PrecisionName = Annotated[str, AfterValidator(_NameIn(PRECISIONS))]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What one store holds, and one block of the fused descriptor.
+
+    Attributes:
+        model: The net.
+        region: What of each image is described.
+        tap: The layer that is averaged.
+    """
+
+    model: str
+    region: Region
+    tap: str
+
+    def __str__(self) -> str:
+        """Return it in the words of the command line."""
+        return f"{self.model} {self.region} {self.tap}"
 
 
 class _Record(BaseModel):
@@ -99,8 +121,9 @@ class Draft(_Record):
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
         resampler: What rescales: Pillow, or torch on the net's device.
-        tap: The layer that is averaged: fc7, fc6, pool5, conv5_3, ...; fc7-linear is before its
-            ReLU.
+        tap: The layer that is averaged, or several, whose descriptors one pass gives and late
+            fusion joins: fc7, fc6, fc8, pool5, conv5_3, ...; fc7-linear is before its ReLU,
+            vgg16:pool5 is of that net alone.
         pooling: Rounding of odd sizes in the net's pools, up or down; None for that of the weights.
         regions: Where the items are boxes: what of each is described, the whole image, the box, or
             both for late fusion; None for the data set's own.
@@ -127,7 +150,7 @@ class Draft(_Record):
     mirror: bool = True
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     resampler: Literal["pillow", "torch"] = "pillow"
-    tap: TapName = "fc7"
+    tap: tuple[TapChoice, ...] = ("fc7",)
     pooling: Literal["ceil", "floor"] | None = None
     regions: tuple[Region, ...] | None = None
     precision: PrecisionName = "float32"
@@ -159,6 +182,26 @@ class Draft(_Record):
         if len(set(value)) != len(value):
             raise RecipeError(f"Models {', '.join(value)}: one occurs twice.")
         return value
+
+    @field_validator("tap", mode="before")
+    @classmethod
+    def _one_tap(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("tap")
+    @classmethod
+    def _sound_taps(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            wrong = f"Taps {', '.join(value)}: one occurs twice." if value else "No tap at all."
+            raise RecipeError(
+                wrong, "Expected one or more, each once.", "For example --tap pool5 --tap fc7."
+            )
+        return value
+
+    @field_serializer("tap", when_used="json")
+    def _as_before(self, value: tuple[str, ...]) -> str | list[str]:
+        """Write one tap as its name: identities of recipes with one are older than lists."""
+        return value[0] if len(value) == 1 else list(value)
 
     @field_validator("scales")
     @classmethod
@@ -305,14 +348,28 @@ class Recipe(Draft):
         return self.model_copy(update=values)
 
     @property
-    def described(self) -> tuple[tuple[str, Region], ...]:
-        """Each net with each region: one store, and one block of the fused descriptor, for each."""
-        return tuple((model, region) for model in self.models for region in self.regions)
+    def described(self) -> tuple[Described, ...]:
+        """Each net with each region and tap: a store, and a block of the fused descriptor, each."""
+        return tuple(
+            Described(model, region, tap)
+            for model in self.models
+            for region in self.regions
+            for tap in self.taps_of(model)
+        )
+
+    def taps_of(self, model: str) -> tuple[str, ...]:
+        """Return the taps of one of the models: those of every net, and those of its own."""
+        pairs = (choice.rpartition(":") for choice in self.tap)
+        return tuple(tap for net, _, tap in pairs if net in {"", model})
+
+    def last_layer(self, model: str) -> str:
+        """Return the last layer or pool that is computed of one of the models."""
+        return architecture(model).deepest(self.taps_of(model)).layer
 
     @property
     def descriptor_size(self) -> int:
-        """D of what the SVM sees: scales joined, nets and regions fused."""
-        sizes = [architecture(model).descriptor_size(self.tap) for model, _ in self.described]
+        """D of what the SVM sees: scales joined, nets, regions and taps fused."""
+        sizes = [architecture(one.model).descriptor_size(one.tap) for one in self.described]
         return sum(sizes) * (len(self.scales) if self.aggregate == "stack" else 1)
 
 
@@ -345,9 +402,22 @@ def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:
 
 
 def _check_tap(recipe: Recipe) -> None:
-    """Check that each net has the tap, and gives it a cell at every scale."""
+    """Check that each net has its taps, and gives the deepest a cell at every scale."""
+    strangers = {choice.rpartition(":")[0] for choice in recipe.tap} - {"", *recipe.models}
+    if strangers:
+        raise RecipeError(
+            f"tap = {', '.join(recipe.tap)}: {min(strangers)} is none of the models.",
+            f"They are {', '.join(recipe.models)}.",
+        )
     for model in recipe.models:
-        tap = architecture(model).tap(recipe.tap)
+        taps = recipe.taps_of(model)
+        if not taps or len(set(taps)) != len(taps):
+            raise RecipeError(
+                f"tap = {', '.join(recipe.tap)}: {model} has {'one twice' if taps else 'none'}.",
+                "Expected each tap of a net once, for every net.",
+                f"For example --tap {model}:pool5 for {model} alone, --tap pool5 for all.",
+            )
+        tap = architecture(model).deepest(taps)
         if min(recipe.scales) < tap.enough:
             cells = f"{tap.window}×{tap.window} cells" if tap.window > 1 else "one cell"
             raise RecipeError(
@@ -432,7 +502,8 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, RecipeError):
         return cause
-    field = ".".join(str(part) for part in first["loc"])
+    # a list's value says which of it is wrong
+    field = ".".join(part for part in first["loc"] if isinstance(part, str))
     nested: dict[str, type[BaseModel]] = {"paper": Paper, "ablation": Ablation}
     inner = nested.get(str(first["loc"][0]), model)
     if first["type"] == "extra_forbidden":
@@ -468,15 +539,16 @@ def _option(field: str) -> str:
 def allowed(model: type[BaseModel], field: str) -> list[str]:
     """List the strings that a field allows: those of its table, or of its annotation's Literals."""
 
-    def strings(annotation: object) -> list[str]:
+    def strings(parts: Iterable[object]) -> list[str]:
         found: list[str] = []
-        for part in get_args(annotation):
-            found += [part] if isinstance(part, str) else strings(part)
+        for part in parts:
+            if isinstance(part, AfterValidator) and isinstance(part.func, _NameIn):
+                found += part.func.table
+            else:
+                found += [part] if isinstance(part, str) else strings(get_args(part))
         return found
 
     if field not in model.model_fields:
         return []
-    for part in model.model_fields[field].metadata:
-        if isinstance(part, AfterValidator) and isinstance(part.func, _NameIn):
-            return [*part.func.table]
-    return strings(model.model_fields[field].annotation)
+    about = model.model_fields[field]
+    return strings([about.annotation, *about.metadata])

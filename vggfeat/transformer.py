@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,13 +28,14 @@ from vggfeat.errors import (
 from vggfeat.extraction.fill import described, fill
 from vggfeat.extraction.find import find_store
 from vggfeat.extraction.images import Pixels, as_file, sha256
+from vggfeat.extraction.job import StoreJob
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import provide_weights
 from vggfeat.files.sources import FileSource
 from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Draft, Machine, Recipe
 from vggfeat.store.reader import DescriptorStore
-from vggfeat.transfer.samples import Block, fused, read_fused
+from vggfeat.transfer.samples import blocks_of, fused, read_fused
 from vggfeat.watch import Watch
 
 ImageLike = str | os.PathLike[str] | Image.Image | Pixels
@@ -61,7 +62,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         mirror: Average with the horizontal flip.
         interpolation: Filter of the rescaling.
         resampler: What rescales.
-        tap: The layer that is averaged.
+        tap: The layer that is averaged, or several, whose blocks are joined like those of nets.
         pooling: Rounding of odd sizes in the pools.
         precision: Of the layers; not "int8", whose rows hang on the images of a store.
         aggregate: How the scales become one row: "average", "stack" or "max"; None for that of a
@@ -91,7 +92,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         mirror: bool = _R["mirror"].default,
         interpolation: str = _R["interpolation"].default,
         resampler: str = _R["resampler"].default,
-        tap: str = _R["tap"].default,
+        tap: str | Sequence[str] = _R["tap"].default,
         pooling: str | None = _R["pooling"].default,
         precision: str = _R["precision"].default,
         aggregate: str | None = _R["aggregate"].default,
@@ -218,20 +219,29 @@ def _kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors:
     """Read images' descriptors from stores, which are made where they are not there."""
     ids = [item.id for item in dataset.items]
     with ExitStack() as opened:
-        blocks = []
-        for model, region in recipe.described:
-            job = job_of(recipe, machine, dataset, (model, region), Watch())
-            try:
-                path = find_store(job, recipe)
-            except StoreNotFoundError:
-                path = fill(job, machine, Watch())
-            store = opened.enter_context(DescriptorStore.open(path))
-            blocks.append(Block(store=store, region=region, rows=dataset.of_region(region)))
+        jobs = [job_of(recipe, machine, dataset, which, Watch()) for which in recipe.described]
+        stores = [
+            opened.enter_context(DescriptorStore.open(path))
+            for path in _found_or_made(jobs, recipe, machine)
+        ]
+        blocks = blocks_of(stores, dataset, recipe)
         if machine.on_error == "raise":
             for i in ids:
                 if reason := blocks[0].store.unreadable.get(i):
                     raise ImageReadError(i, reason)
         return read_fused(blocks, ids, recipe)
+
+
+def _found_or_made(jobs: Sequence[StoreJob], recipe: Recipe, machine: Machine) -> list[Path]:
+    """Return a store that serves each job; those that are not there are made together."""
+    found: dict[Path, Path] = {}
+    for job in jobs:
+        with suppress(StoreNotFoundError):
+            found[job.folder] = find_store(job, recipe)
+    lacking = [job for job in jobs if job.folder not in found]
+    made = fill(lacking, machine, Watch())
+    found |= zip((job.folder for job in lacking), made, strict=True)
+    return [found[job.folder] for job in jobs]
 
 
 @contextmanager

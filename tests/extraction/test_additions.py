@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,10 +52,12 @@ def map_of(path: Path, q: int, tap: str) -> Tensor:
 
 
 def test_a_tap(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match=r"'fc6-linear' in a test\. Did you mean 'fc7-linear'"):
-        recipe(tiny_voc, tap="fc6-linear", scales=[224])
-    monkeypatch.setitem(architectures.TAPS, "fc6-linear", ("fc6", False))
-    own = recipe(tiny_voc, tap="fc6-linear", scales=[224])
+    with pytest.raises(
+        RecipeError, match=r"tap = 'fc6-before' in a test\. Did you mean 'fc6-linear'"
+    ):
+        recipe(tiny_voc, tap="fc6-before", scales=[224])
+    monkeypatch.setitem(architectures.TAPS, "fc6-before", ("fc6", False))
+    own = recipe(tiny_voc, tap="fc6-before", scales=[224])
     assert own.descriptor_size == 512
     [path] = extract(own, Machine(cache=tmp_path), Watch())
     tensors = {name: t.double() for name, t in random_tensors(NET, 0).items()}
@@ -73,13 +76,13 @@ def test_a_tap(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_precision(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.dtype] = []
-    forward = DenseVgg.forward
+    averages = DenseVgg.averages
 
-    def recording(self: DenseVgg, batch: Tensor, sizes: Tensor | None = None) -> Tensor:
+    def recording(self: DenseVgg, *args: Any) -> tuple[Tensor, ...]:  # noqa: ANN401  (passed on)
         seen.append(self.dtype)
-        return forward(self, batch, sizes)
+        return averages(self, *args)
 
-    monkeypatch.setattr(DenseVgg, "forward", recording)
+    monkeypatch.setattr(DenseVgg, "averages", recording)
     with pytest.raises(RecipeError, match=r"precision = 'float64' in a test\. Did you mean 'float"):
         recipe(tiny_voc, precision="float64", tap="pool5", scales=[48])
     further = Precision(ways={"cpu": (Way(form="canvas", canvas=16),)}, dtype="float64")

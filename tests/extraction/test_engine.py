@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def describe(
     paths: Sequence[Path], *, workers: int = 2, on_error: str = "record", **changed: object
 ) -> Rows:
     extractor = Extractor(net(), plan(**changed), workers=workers, on_error=on_error)  # type: ignore[arg-type]  # one test passes each
-    [(_, rows)] = extractor.run([task(paths)])
+    [(_, (rows,))] = extractor.run([task(paths)])
     return rows
 
 
@@ -163,11 +164,9 @@ def test_whoever_takes_the_rows_keeps_his_own_settings_of_torch(
     meanwhile = []
     convolved = RaggedVgg.__call__
 
-    def noting(
-        form: RaggedVgg, images: Sequence[torch.Tensor], canvas: tuple[int, int], *, mirror: bool
-    ) -> torch.Tensor:
+    def noting(*args: Any, **named: Any) -> tuple[torch.Tensor, ...]:  # noqa: ANN401  (passed on)
         meanwhile.append(settings())
-        return convolved(form, images, canvas, mirror=mirror)
+        return convolved(*args, **named)
 
     monkeypatch.setattr(RaggedVgg, "__call__", noting)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
@@ -253,16 +252,16 @@ def test_a_value_that_is_not_finite_names_image_and_layer(photos: list[Path]) ->
 def test_a_descriptor_of_zero_is_stored_as_zeros(photos: list[Path]) -> None:
     dead = net()
     dead.get_parameter("convolutions.fc7.bias").data.fill_(-1e9)
-    [(_, rows)] = Extractor(dead, plan(), workers=2).run([task(photos)])
+    [(_, (rows,))] = Extractor(dead, plan(), workers=2).run([task(photos)])
     assert not rows.descriptors.any()
     assert not rows.norms.any()
     assert rows.status.tolist() == [Status.ZERO] * len(photos)
 
 
 def test_known_rows_are_not_computed_again(photos: list[Path], forwards: list[int]) -> None:
-    known = {0: {0: (np.full(512, 0.5, np.float32), 7.0)}}
+    known = {"fc7": {0: {0: (np.full(512, 0.5, np.float32), 7.0)}}}
     partly = task(photos[:2], known=known, known_sizes={0: (90, 120)})
-    [(_, rows)] = Extractor(net(), plan(), workers=2).run([partly])
+    [(_, (rows,))] = Extractor(net(), plan(), workers=2).run([partly])
     assert sum(forwards) == 2 * 3  # both sides of (row 0, scale 1), (row 1, scales 0 and 1)
     assert (rows.descriptors[0, 0] == 0.5).all()
     assert rows.norms[0, 0] == 7

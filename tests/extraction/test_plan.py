@@ -11,7 +11,7 @@ from vggfeat.data import open_dataset
 from vggfeat.errors import RecipeError
 from vggfeat.extraction.plan import job_of, plan_of
 from vggfeat.extraction.workers import extract
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Described, Machine, Recipe
 from vggfeat.store.layout import StorePlan
 from vggfeat.watch import Watch
 
@@ -41,7 +41,8 @@ def test_the_machine_has_a_say_in_the_plan_alone(tiny_voc: Path, machine: Machin
     dataset = open_dataset(wanted.dataset, machine.data_root, seed=0).limited(1)
     small = machine.model_copy(update={"device": "cuda:99", "memory": "100MB"})
     job, other = (
-        job_of(wanted, one, dataset, ("vgg16-thin", "image"), Watch()) for one in (machine, small)
+        job_of(wanted, one, dataset, Described("vgg16-thin", "image", "fc7"), Watch())
+        for one in (machine, small)
     )
     assert job == other
     plan = plan_of(job, machine)

@@ -15,7 +15,7 @@ from vggfeat.extraction.plan import job_of
 from vggfeat.files.sources import FileSource
 from vggfeat.nets import int8
 from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.recipe import Machine, Recipe, Region, fingerprint
+from vggfeat.recipe import Described, Machine, Recipe, Region, fingerprint
 from vggfeat.store.layout import StoreIdentity
 from vggfeat.watch import Watch
 from vggfeat.weights import find as nets_weights
@@ -51,7 +51,8 @@ def planned(
 ) -> StoreIdentity:
     values = {"dataset": "folder:photos", "models": ["vgg16"], "weights": ["random:0"]}
     recipe = Recipe.build({**values, "scales": [256, 384], **changed}, "a test")
-    return job_of(recipe, machine, dataset, (recipe.models[0], region), Watch()).identity
+    which = Described(recipe.models[0], region, recipe.tap[0])
+    return job_of(recipe, machine, dataset, which, Watch()).identity
 
 
 def fingerprints(plan: StoreIdentity) -> tuple[str, str]:

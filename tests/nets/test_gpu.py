@@ -29,9 +29,10 @@ def test_canvases_and_their_graphs_are_the_cpu_s_images_alone(profile: str, mirr
     other = pictures(SIZES, seed=1)
     with numerics("float32"):
         for _ in range(4):  # plain, plain, captured, replayed
-            assert furthest(form(images, (320, 320), mirror=mirror).cpu(), expected) <= BOUND
-        changed = form(other, (320, 320), mirror=mirror).cpu()  # a graph with other images
-    assert furthest(changed, alone(small_net(profile=profile), other, mirror=mirror)) <= BOUND
+            [found] = form(images, (320, 320), mirror=mirror)
+            assert furthest(found.cpu(), expected) <= BOUND
+        [changed] = form(other, (320, 320), mirror=mirror)  # a graph with other images
+    assert furthest(changed.cpu(), alone(small_net(profile=profile), other, mirror=mirror)) <= BOUND
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,8 @@ def test_lower_precisions_stay_near(precision: str, bound: float) -> None:
         batch_pixels=1 << 24,
     )
     with numerics(precision):
-        found = form(images, (320, 320), mirror=True).cpu()
-    assert furthest(found, alone(small_net(), images, mirror=True)) <= bound
+        [found] = form(images, (320, 320), mirror=True)
+    assert furthest(found.cpu(), alone(small_net(), images, mirror=True)) <= bound
 
 
 @pytest.mark.parametrize("resampler", ["pillow", "torch"])
@@ -55,7 +56,7 @@ def test_rows_are_the_cpu_s(photos: list[Path], resampler: str) -> None:
     extractor = Extractor(
         net().to("cuda"), plan(canvas=64, resampler=resampler, batch_pixels=1 << 22), workers=2
     )
-    [(_, rows)] = extractor.run([task(photos)])
+    [(_, (rows,))] = extractor.run([task(photos)])
     here = describe(photos, resampler=resampler)
     assert distance(raw(rows), raw(here)) <= (BOUND if resampler == "pillow" else 1e-3)
     if resampler == "pillow":
@@ -66,13 +67,13 @@ def test_too_small_a_memory_halves_the_batch() -> None:
     images = pictures([(256, 256)] * 8)
     form = form_of(small_net().to("cuda"), "float32", threads=2, batch_pixels=1 << 24)
     with numerics("float32"):
-        expected = form(images, (256, 256), mirror=True).cpu()
+        expected = form(images, (256, 256), mirror=True)[0].cpu()
     torch.cuda.empty_cache()
     used = torch.cuda.memory_reserved() + 24 * 2**20
     torch.cuda.set_per_process_memory_fraction(used / torch.cuda.mem_get_info()[1])
     try:
         with numerics("float32"):
-            found = form(images, (256, 256), mirror=True).cpu()
+            found = form(images, (256, 256), mirror=True)[0].cpu()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert getattr(form, "halved", 0) > 0

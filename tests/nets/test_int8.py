@@ -218,8 +218,8 @@ def test_images_of_one_size_and_their_mirrors_are_averaged() -> None:
     net = thin()
     engine = Int8Vgg(net, calibrate(net, CALIBRATION), 2)
     left, right = (engine.averages(side) for side in (IMAGES, IMAGES.flip(2)))
-    assert torch.equal(engine(list(IMAGES), (271, 333), mirror=False), left)
-    assert torch.allclose(engine(list(IMAGES), (271, 333), mirror=True), (left + right) / 2)
+    assert torch.equal(engine(list(IMAGES), (271, 333), mirror=False)[0], left)
+    assert torch.allclose(engine(list(IMAGES), (271, 333), mirror=True)[0], (left + right) / 2)
     with pytest.raises(ValueError, match="expected images of"):
         engine(list(IMAGES), (288, 352), mirror=True)
 

@@ -41,7 +41,8 @@ def described(
     plain: DenseVgg, images: Sequence[Tensor], *, threads: int = 1, pixels: int = 1
 ) -> Tensor:
     """Describe images together, as far as `pixels` allows."""
-    return RaggedVgg(plain, threads=threads, pixels=pixels)(images, (0, 0), mirror=True)
+    [rows] = RaggedVgg(plain, threads=threads, pixels=pixels)(images, (0, 0), mirror=True)
+    return rows
 
 
 def agreements(plain: DenseVgg, images: Sequence[Tensor], dice: random.Random) -> dict[str, bool]:
@@ -116,8 +117,9 @@ def test_the_mirror_image_is_just_another_image() -> None:
     [image] = pictures([(224, 247)])
     plain = net()
     form = RaggedVgg(plain, threads=2, pixels=1 << 20)
-    sides = form([image.flip(1), image], (0, 0), mirror=False)
-    assert torch.equal(form([image], (0, 0), mirror=True)[0], (sides[1] + sides[0]) / 2)
+    [sides] = form([image.flip(1), image], (0, 0), mirror=False)
+    [both] = form([image], (0, 0), mirror=True)
+    assert torch.equal(both[0], (sides[1] + sides[0]) / 2)
 
 
 @pytest.mark.slow

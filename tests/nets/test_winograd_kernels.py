@@ -19,7 +19,9 @@ def dirty(*shape: int) -> np.ndarray:
     return np.full(shape, 3e7, dtype=np.float32)
 
 
-def convolved(maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str) -> list[Tensor]:
+def convolved(
+    maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str, floor: float = 0
+) -> list[Tensor]:
     """Run our kernels on (h, w, C) maps of any sizes, four strips in each job."""
     outputs, channels, side, _ = weight.shape
     sizes = np.array([m.shape[:2] for m in maps], dtype=np.int64)
@@ -43,13 +45,13 @@ def convolved(maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str) -> li
                 dirty(7 * small),
                 dirty(small),
             )
-            layer = kernels.transformed_filter(weight.numpy()), bias.numpy()
+            layer = kernels.transformed_filter(weight.numpy()), bias.numpy(), np.float32(floor)
             places = np.cumsum([2, *(-(-sizes[n, 1] // 4) for n, _ in job)])[:-1]  # of 5 spare rows
             kernels.winograd(*common[:3], (job, places), layer, flags, (tiles, 7), planes)
         else:
             windows = 4 * int(sizes[:, 1].max()) + 16
             room = dirty(windows * channels * side**2), dirty(windows * outputs)
-            layer = kernels.unrolled_filter(weight.numpy()), bias.numpy()
+            layer = kernels.unrolled_filter(weight.numpy()), bias.numpy(), np.float32(floor)
             kernels.direct(*common, layer, side, flags, 16, room)
     return [
         torch.from_numpy(target[b : b + h * w * outputs].reshape(h, w, outputs))
@@ -57,10 +59,11 @@ def convolved(maps: list[Tensor], weight: Tensor, bias: Tensor, pool: str) -> li
     ]
 
 
-def expected(x: Tensor, weight: Tensor, bias: Tensor, pool: str) -> Tensor:
+def expected(x: Tensor, weight: Tensor, bias: Tensor, pool: str, floor: float) -> Tensor:
     """The same by torch, in float64, one map at a time."""
     wide = x.double().permute(2, 0, 1)[None]
-    y = functional.conv2d(wide, weight.double(), bias.double(), padding=weight.shape[2] // 2).relu()
+    y = functional.conv2d(wide, weight.double(), bias.double(), padding=weight.shape[2] // 2)
+    y = y.clamp(min=floor)
     if pool != "none":
         y = functional.max_pool2d(y, 2, ceil_mode=pool == "ceil")
     return y[0].permute(1, 2, 0)
@@ -70,19 +73,20 @@ def expected(x: Tensor, weight: Tensor, bias: Tensor, pool: str) -> Tensor:
     st.lists(st.tuples(st.integers(2, 23), st.integers(2, 23)), min_size=1, max_size=4),
     st.sampled_from([(8, 8, 3), (16, 5, 3), (24, 40, 3), (3, 8, 3), (6, 9, 1)]),
     st.sampled_from(["none", "floor", "ceil"]),
+    st.sampled_from([0.0, -np.inf]),
     st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
 def test_convolutions_of_maps_of_any_sizes_are_torchs_of_each_alone(
-    sizes: list[tuple[int, int]], shape: tuple[int, int, int], pool: str, seed: int
+    sizes: list[tuple[int, int]], shape: tuple[int, int, int], pool: str, floor: float, seed: int
 ) -> None:
     channels, outputs, side = shape
     dice = torch.Generator().manual_seed(seed)
     maps = [torch.rand((h, w, channels), generator=dice) for h, w in sizes]
     weight = torch.randn((outputs, channels, side, side), generator=dice)
     bias = torch.randn(outputs, generator=dice)
-    for x, y in zip(maps, convolved(maps, weight, bias, pool), strict=True):
-        reference = expected(x, weight, bias, pool)
+    for x, y in zip(maps, convolved(maps, weight, bias, pool, floor), strict=True):
+        reference = expected(x, weight, bias, pool, floor)
         assert (y - reference).norm() <= 5e-6 * reference.norm() + 1e-6
 
 

@@ -31,14 +31,14 @@ from vggfeat.store.layout import StorePlan
 from vggfeat.store.reader import DescriptorStore, adopt
 from vggfeat.store.reuse import Donors, possible_donors
 from vggfeat.store.rows import Status
-from vggfeat.store.writer import ShardFolder, shard_rows
+from vggfeat.store.writer import ShardFolder, claims, shard_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def fill(folder: Path, plan: StorePlan) -> Path:
     shards = ShardFolder(folder, plan)
-    for number in shards.claims():
+    for number, _ in claims([shards]):
         shards.commit(number, make_rows(plan, number), {})
     return shards.assemble()
 
@@ -133,19 +133,20 @@ def test_the_first_writer_wins_even_when_results_differ(tmp_path: Path) -> None:
 def test_two_writers_never_claim_the_same_shard(tmp_path: Path) -> None:
     plan = make_plan(rows=80, shard_rows=8)
     one, two = ShardFolder(tmp_path / "s", plan), ShardFolder(tmp_path / "s", plan)
-    first, second = one.claims(), two.claims()
-    claimed = [next(first), next(second), next(first), next(second), *second, *first]
+    first, second = claims([one]), claims([two])
+    each = [next(first), next(second), next(first), next(second), *second, *first]
+    claimed = [number for number, _ in each]
     assert sorted(claimed) == list(range(10))
-    assert list(one.claims()) == []
+    assert list(claims([one])) == []
     del second
     two._release(claimed[1])  # what the end of a process does
-    assert list(one.claims()) == [claimed[1]]
+    assert list(claims([one])) == [(claimed[1], [one])]
 
 
 def test_claims_stop_when_asked(tmp_path: Path) -> None:
     shards = ShardFolder(tmp_path / "s", make_plan(rows=80, shard_rows=8))
     asked: list[int] = []
-    for number in shards.claims(lambda: len(asked) >= 3):
+    for number, _ in claims([shards], lambda: len(asked) >= 3):
         asked.append(number)
     assert len(asked) == 3
 
@@ -183,7 +184,7 @@ def test_a_shard_with_a_changed_byte_is_found_and_only_it_is_lost(
 ) -> None:
     plan = make_plan(rows=80, shard_rows=8)
     shards = ShardFolder(tmp_path / "s", plan)
-    for number in shards.claims():
+    for number, _ in claims([shards]):
         shards.commit(number, make_rows(plan, number), {})
     victim = next((tmp_path / "s/shards/000").glob("part-000004-*.h5"))
     content = bytearray(victim.read_bytes())
@@ -201,7 +202,7 @@ def test_a_shard_with_a_changed_byte_is_found_and_only_it_is_lost(
 def test_a_record_that_makes_no_sense_is_damage(tmp_path: Path, content: bytes) -> None:
     plan = make_plan(rows=16, shard_rows=8)
     shards = ShardFolder(tmp_path / "s", plan)
-    for number in shards.claims():
+    for number, _ in claims([shards]):
         shards.commit(number, make_rows(plan, number), {})
     (tmp_path / "s/shards/000/part-000001.json").write_bytes(content)
     with pytest.raises(DamagedStoreError, match=r"part-000001\.json"):
@@ -479,10 +480,10 @@ def test_a_file_size_limit_is_a_clear_error_and_nothing_is_lost(tmp_path: Path) 
         sys.path.insert(0, {str(ROOT)!r})
         from tests.support.store_writer import make_plan, make_rows
         from vggfeat.errors import PublishError
-        from vggfeat.store.writer import ShardFolder
+        from vggfeat.store.writer import ShardFolder, claims
         plan = make_plan(rows=400, shard_rows=8)
         shards = ShardFolder(Path({str(tmp_path / "s")!r}), plan)
-        for number in shards.claims():
+        for number, _ in claims([shards]):
             shards.commit(number, make_rows(plan, number), {{}})
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
         try:
@@ -534,7 +535,7 @@ def test_a_second_assembler_that_finds_the_shards_gone_has_succeeded(
 ) -> None:
     plan = make_plan(rows=24, shard_rows=8)
     one, two = ShardFolder(tmp_path / "s", plan), ShardFolder(tmp_path / "s", plan)
-    for number in one.claims():
+    for number, _ in claims([one]):
         one.commit(number, make_rows(plan, number), {})
     original = ShardFolder._verified
 

@@ -21,7 +21,7 @@ from typing import Any
 from tests.support.store_writer import make_plan, make_rows
 from vggfeat.files import publish
 from vggfeat.store import hdf5, writer
-from vggfeat.store.writer import ShardFolder
+from vggfeat.store.writer import ShardFolder, claims
 
 _CALLS = ("open", "write", "pwrite", "fsync", "rename", "link", "unlink", "ftruncate")
 SHARD_ROWS = 8
@@ -87,7 +87,7 @@ def _write_made_up_rows(folder: Path, rows: int, shard_rows: int) -> None:
     plan = make_plan(rows=rows, shard_rows=shard_rows)
     shards = ShardFolder(folder, plan)
     while shards.pending():
-        for number in shards.claims():
+        for number, _ in claims([shards]):
             shards.commit(number, make_rows(plan, number), {})
     shards.assemble()
 

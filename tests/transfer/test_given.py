@@ -21,7 +21,7 @@ from vggfeat.extraction.row_recipe import RowRecipe
 from vggfeat.extraction.workers import extract
 from vggfeat.files.digests import sha256_of
 from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Described, Machine, Recipe
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.store.writer import ShardFolder
 from vggfeat.transfer.given import values_from_stores
@@ -40,7 +40,9 @@ def made(folder: Path, stored: dict[str, Any], created_by: dict[str, str] | None
     """Write a store of made-up rows, whose recipe is that of random:0 but for some fields."""
     plan = make_plan(rows=3, shard_rows=8)
     wanted = Recipe.build({"dataset": DATASET, "models": ["vgg16-thin"]}, "a test")
-    row = RowRecipe.of(wanted, ("vgg16-thin", "image"), find_weights(THIN, "random:0")).as_json()
+    row = RowRecipe.of(
+        wanted, Described("vgg16-thin", "image", "fc7"), find_weights(THIN, "random:0")
+    ).as_json()
     origin = created_by or {"weights": "random:0", "weights_family": "random"}
     plan = replace(plan, recipe=row | stored, created_by={**plan.created_by, **origin})
     shards = ShardFolder(folder, plan)
@@ -143,7 +145,7 @@ def test_a_store_is_what_was_asked_for_in_every_field(tmp_path: Path, field: str
     for asked in ({}, truth):
         recipe = completed([path], **asked)
         assert recipe.scales == (256, 384)
-        assert recipe.described == ((row.net, row.region),)
+        assert recipe.described == (Described(row.net, row.region, row.tap),)
         weights = find_weights(ARCHITECTURES[row.net], "random:0", recipe.profile)
         if field == "channels":
             assert (recipe.weights, recipe.profile) == (("own.pth",), "oxford-bgr")
@@ -178,7 +180,6 @@ def test_a_store_of_the_defaults_is_refused_for_anything_else(
 def test_stores_that_no_one_recipe_makes_are_refused_together(tmp_path: Path) -> None:
     first = made(tmp_path / "1", {})
     others: list[tuple[dict[str, Any], str]] = [
-        ({"tap": "fc6"}, "tap 'fc6' there, 'fc7' in another of the stores"),
         ({"mirror": False}, "mirror False there, True in another of the stores"),
         ({"profile": "torchvision"}, "profile 'oxford' there, 'torchvision' in another"),
         (
@@ -203,7 +204,29 @@ def test_stores_that_no_one_recipe_makes_are_refused_together(tmp_path: Path) ->
     turned = completed([first, other], models=("vgg19-thin", "vgg16-thin"))
     assert turned.weights == ("random:1", "random:0")  # and `evaluate` asks for that order
     same = completed([first, made(tmp_path / "same", {"region": "box"})])
-    assert same.described == (("vgg16-thin", "image"), ("vgg16-thin", "box"))
+    assert same.described == (
+        Described("vgg16-thin", "image", "fc7"),
+        Described("vgg16-thin", "box", "fc7"),
+    )
+
+
+def test_stores_of_several_taps_are_a_recipe_of_these(tmp_path: Path) -> None:
+    first, second = made(tmp_path / "1", {}), made(tmp_path / "2", {"tap": "pool5"})
+    assert completed([first, second]).tap == ("fc7", "pool5")
+    assert completed([second, first]).described == (
+        Described("vgg16-thin", "image", "pool5"),
+        Described("vgg16-thin", "image", "fc7"),
+    )
+    assert completed([first, second], tap=("pool5", "fc7")).tap == ("pool5", "fc7")
+    with pytest.raises(StaleStoreError, match="tap 'pool5' there, 'fc7' asked for"):
+        completed([first, second], tap=("fc7",))
+    of_19 = made(tmp_path / "of 19", {"net": "vgg19-thin", "tap": "pool5"})
+    recipe = completed([first, of_19])  # each net with each tap: `evaluate` wants four stores
+    wanted = ", ".join(
+        f"{net}-thin image {tap}" for net in ("vgg16", "vgg19") for tap in recipe.tap
+    )
+    with pytest.raises(RecipeError, match=f"19-thin image pool5. Expected .* order: {wanted}. "):
+        evaluate(recipe, Machine(cache=tmp_path), Watch(), [first, of_19])
 
 
 def published_store(folder: Path, family: str, net: str, stored: dict[str, Any]) -> Path:
@@ -265,7 +288,8 @@ def test_the_record_is_read_as_it_was_written() -> None:
     wanted = Recipe.build(
         {"dataset": DATASET, "models": ["vgg16-thin"], "pooling": "floor", "regions": ["box"]}, ""
     )
-    row = RowRecipe.of(wanted, ("vgg16-thin", "box"), find_weights(THIN, "random:0"), "c" * 64)
+    box = Described("vgg16-thin", "box", "fc7")
+    row = RowRecipe.of(wanted, box, find_weights(THIN, "random:0"), "c" * 64)
     assert RowRecipe.read(row.as_json(), Path()) == row
     assert (row.pooling, row.region, row.calibration) == ("floor", "box", "c" * 64)
     plain = row.model_copy(update={"pooling": None, "region": "image", "calibration": None})

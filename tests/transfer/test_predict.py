@@ -36,7 +36,7 @@ from vggfeat.extraction.workers import extract
 from vggfeat.files.digests import sha256_of
 from vggfeat.files.sources import FileSource
 from vggfeat.nets.architectures import ARCHITECTURES
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Described, Machine, Recipe
 from vggfeat.report.result import Result, ResultError
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer import predict as predicting
@@ -127,7 +127,7 @@ def test_rows_that_are_not_kept_have_the_bits_of_those_that_are(
     dataset = unlabelled(
         "", [Item(p.stem, FileSource(p)) for p in (tiny_voc / "JPEGImages").iterdir()]
     )
-    job = job_of(wanted, elsewhere, dataset, ("vgg16-thin", "image"), Watch())
+    job = job_of(wanted, elsewhere, dataset, Described("vgg16-thin", "image", "fc7"), Watch())
     parts = [rows for (rows,) in described([job], elsewhere, Watch())]
     assert [len(rows.image_id) for rows in parts] == [8, 8, 8]
     with DescriptorStore.open(path) as store:

@@ -129,7 +129,7 @@ def test_a_recipe_runs_to_its_end(path: Path, call: Callable[..., tuple[int, str
     code, out, _ = call("run", str(path), *thin(path), "--dry-run", "--json")
     foreseen = json.loads(out)
     assert code == 0
-    assert [one["region"] for one in foreseen] == [region for _, region in recipe.described]
+    assert [one["region"] for one in foreseen] == [which.region for which in recipe.described]
     assert all(one["rows"] in {20, 24, 30} and not one["fetches"] for one in foreseen)
     code, _, told = call("run", str(path), *thin(path))
     assert code == 0, told
@@ -137,7 +137,7 @@ def test_a_recipe_runs_to_its_end(path: Path, call: Callable[..., tuple[int, str
     data = recipe.dataset.removesuffix("-val")
     assert len(result.classes) == CLASSES_OF[data]
     sizes = [store.recipe.get("region", "image") for store in result.stores]
-    assert sizes == [region for _, region in recipe.described]
+    assert sizes == [which.region for which in recipe.described]
     stacked = len(result.recipe.scales) if recipe.aggregate == "stack" else 1
     assert result.descriptor_size == 512 * len(recipe.described) * stacked
     if recipe.dataset in {"voc2012", "voc2012-action"}:

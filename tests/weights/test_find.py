@@ -20,7 +20,7 @@ from vggfeat.errors import WeightsError
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.workers import extract
 from vggfeat.nets.architectures import ARCHITECTURES, Architecture
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Described, Machine, Recipe
 from vggfeat.watch import Watch
 from vggfeat.weights.find import find_weights, random_tensors
 
@@ -221,7 +221,7 @@ def test_a_store_job_travels_to_another_process_and_loads_the_same(
     torch.save(torchvision_layout(random_tensors(THIN, 5)), path)
     recipe, machine = one_photo(tmp_path, path, "oxford-bgr")
     dataset = open_dataset(recipe.dataset, tmp_path, seed=0)
-    job = job_of(recipe, machine, dataset, ("vgg16-thin", "image"), Watch())
+    job = job_of(recipe, machine, dataset, Described("vgg16-thin", "image", "fc7"), Watch())
     there = elsewhere(job)
     assert there == job
     loaded = there.weights.load()

@@ -54,7 +54,7 @@ def extract(dry_run: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN4
     "stores",
     type=Path,
     multiple=True,
-    help="Use this store; the images need not be there. Once for each model.",
+    help="Use this store; the images need not be there. Once for each model and tap.",
 )
 @AS_JSON
 def svm(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Recipe)

@@ -34,7 +34,7 @@ RECIPE: Mapping[str, Mapping[str, Any]] = {
     "resampler": {},
     "pooling": {},
     "regions": {"metavar": "R,R"},
-    "tap": {"metavar": "LAYER"},
+    "tap": {"multiple": True, "metavar": "LAYER"},
     "precision": {},
     "aggregate": {},
     "normalise": {},

@@ -29,7 +29,7 @@ def print_estimates(recipe: Recipe, machine: Machine, as_json: bool) -> None:
     for one in found:
         for what in one.fetches:
             click.echo(f"to fetch first: {what}")
-        name = one.store or f"{one.model}, {one.region}"
+        name = one.store or f"{one.model}, {one.region}, {one.tap}"
         click.echo(
             f"{name}: {one.rows} images, {one.done} of them done, {one.copied} in other stores, "
             f"{one.gflop:,.0f} GFLOP, about {one.seconds:,.0f} s, "

@@ -11,7 +11,7 @@ from vggfeat.extraction.job import Budget, StoreJob
 from vggfeat.nets.architectures import Architecture, architecture
 from vggfeat.nets.devices import device_of
 from vggfeat.nets.precisions import way_of
-from vggfeat.recipe import Machine, Recipe, device_names
+from vggfeat.recipe import Described, Machine, Recipe, device_names
 from vggfeat.store.layout import StorePlan
 from vggfeat.store.writer import shard_rows
 
@@ -42,7 +42,7 @@ def budget_of(job: StoreJob, machine: Machine) -> Budget:
     execution = execution_of(recipe["precision"], machine, net)
     where = execution["device"], execution["threads"]
     seconds = row_seconds(job.row_flop, scales, net, where)
-    row_bytes = 4 * net.descriptor_size(recipe["tap"]) * scales
+    row_bytes = 4 * net.descriptor_size(job.tap) * scales
     return Budget(execution=execution, shard_rows=shard_rows(seconds, row_bytes))
 
 
@@ -98,17 +98,17 @@ def _memory(machine: Machine, device: torch.device, *, padded: bool) -> float:
     return _SHARE_OF_MEMORY * there
 
 
-def row_flop(recipe: Recipe, model: str, *, ceil: bool) -> float:
+def row_flop(recipe: Recipe, described: Described, *, ceil: bool) -> float:
     """Estimate the operations that one image of 4:3 takes, at all scales.
 
     Args:
         recipe: Says at which scales.
-        model: The net.
+        described: The net, and the tap where it ends.
         ceil: Whether its pools round odd sizes up.
     """
+    net = architecture(described.model)
     macs = sum(
-        architecture(model).multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=recipe.tap)
-        for q in recipe.scales
+        net.multiply_adds(q, q * 4 // 3, ceil_mode=ceil, tap=described.tap) for q in recipe.scales
     )
     return 2.0 * macs * (2 if recipe.mirror else 1)
 

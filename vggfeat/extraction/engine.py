@@ -22,9 +22,11 @@ from vggfeat.extraction.allocator import memory_kept, memory_returned
 from vggfeat.extraction.batches import Window, plan_windows
 from vggfeat.extraction.images import Interpolation, Pixels, Resampler
 from vggfeat.extraction.rescale import rescale_on_device
+from vggfeat.nets.architectures import Tap
 from vggfeat.nets.forms import Form, form_of, numerics
 from vggfeat.nets.int8 import Calibration
 from vggfeat.nets.vgg import DenseVgg
+from vggfeat.store.reuse import Known
 from vggfeat.store.rows import Rows, Status
 
 _log = logging.getLogger(__name__)
@@ -70,16 +72,16 @@ class ShardTask:
         number: Of the shard.
         items: Its n images.
         sha256: n digests of their files, hexadecimal, as planned.
-        known: Row to {scale index: (descriptor (D,), norm)} that need not be computed again.
+        taps: Which of the net's are wanted; none for all.
+        known: Tap to row to {scale index: (descriptor (D,), norm)} that need not be computed again.
         known_sizes: Row to (H, W) for the rows of `known`.
     """
 
     number: int
     items: Sequence[Item]
     sha256: Sequence[str]
-    known: Mapping[int, Mapping[int, tuple[npt.NDArray[np.float32], float]]] = field(
-        default_factory=dict
-    )
+    taps: Sequence[str] = ()
+    known: Mapping[str, Known] = field(default_factory=dict)
     known_sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -100,10 +102,11 @@ class _Decoded:
 class _Launched:
     """A window that the net has been given, and what will come of it."""
 
-    shard: _Shard
+    task: ShardTask
     window: Window
     decoded: Mapping[int, _Decoded]
-    described: Sequence[tuple[int, Sequence[int], Tensor]]  # scale index, rows, (b, D) on the host
+    # where to, scale index, rows, (b, D) on the host
+    described: Sequence[tuple[_Shard, int, Sequence[int], Tensor]]
     done: torch.cuda.Event | None  # of a GPU: when they are there
 
 
@@ -151,8 +154,10 @@ class Extractor:
         """How often a batch was halved because the device had not enough memory."""
         return getattr(self._forward, "halved", 0)
 
-    def run(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, Rows]]:
-        """Yield the rows of each task; the next one is decoded meanwhile.
+    def run(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, tuple[Rows, ...]]]:
+        """Yield the rows of each task, for each of its taps; the next one is decoded meanwhile.
+
+        One pass of the net, to the deepest tap that an image lacks at a scale, serves all of them.
 
         Raises:
             ImageReadError: With on_error "raise".
@@ -165,26 +170,32 @@ class Extractor:
         behind = 1 if self._device.type == "cuda" else 0  # windows that a GPU works on meanwhile
         try:
             with memory_for(self._forward) as give_back:
-                for shard, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
+                for shards, window, futures in _ahead(self._windows(pool, tasks), _AHEAD):
                     decoded = {row: future.result() for row, future in futures.items()}
                     # ends with each window: whoever takes the rows has his own settings
                     with numerics(self.plan.precision, self._device, threads=self.plan.threads):
                         if window is not None:
-                            launched.append(self._launch(shard, window, decoded))
+                            launched.append(self._launch(shards, window, decoded))
                         while len(launched) > (0 if window is None else behind):
                             self._land(launched.popleft())
                     if window is None:
                         give_back()
-                        yield shard.task, shard.finished()
+                        yield shards[0].task, tuple(shard.finished() for shard in shards)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _windows(self, pool: ThreadPoolExecutor, tasks: Iterable[ShardTask]) -> Iterator[_Step]:
         """Yield the steps of every task, the decoding of each already under way."""
         for task in tasks:
-            shard = _Shard(task, self.plan, self.net.tap.channels)
+            shards = tuple(
+                _Shard(task, self.plan, self.net.taps[name]) for name in task.taps or self.net.taps
+            )
             wanted = {
-                row: [s for s in range(len(self.plan.scales)) if s not in task.known.get(row, {})]
+                row: [
+                    scale
+                    for scale in range(len(self.plan.scales))
+                    if any(shard.lacks(row, scale) for shard in shards)
+                ]
                 for row in range(len(task.items))
             }
             rows = [row for row, scales in wanted.items() if scales]
@@ -193,9 +204,10 @@ class Extractor:
             )
             for row, size in sizes.items():
                 if isinstance(size, ImageReadError):
-                    shard.unreadable(row, size)
+                    _unreadable(shards, row, size)
             readable = {row: size for row, size in sizes.items() if isinstance(size, tuple)}
-            shard.sizes(readable)
+            for shard in shards:
+                shard.sizes(readable)
             self.advance(len(task.items) - len(readable))
             for window in plan_windows(
                 readable,
@@ -206,7 +218,7 @@ class Extractor:
                 canvas=self.plan.canvas,
             ):
                 yield (
-                    shard,
+                    shards,
                     window,
                     {
                         row: pool.submit(
@@ -219,7 +231,7 @@ class Extractor:
                         for row in window.rows
                     },
                 )
-            yield shard, None, {}
+            yield shards, None, {}
 
     def _size(self, item: Item) -> tuple[int, int] | ImageReadError:
         try:
@@ -252,25 +264,31 @@ class Extractor:
         return error
 
     @torch.inference_mode()
-    def _launch(self, shard: _Shard, window: Window, decoded: Mapping[int, _Decoded]) -> _Launched:
+    def _launch(
+        self, shards: Sequence[_Shard], window: Window, decoded: Mapping[int, _Decoded]
+    ) -> _Launched:
         """Give the net one window; a GPU is not waited for."""
         for row, result in decoded.items():
             if result.error is not None:
-                shard.unreadable(row, result.error)
+                _unreadable(shards, row, result.error)
         there = {row: self._moved(d.pixels) for row, d in decoded.items() if d.error is None}
         described = []
         for batch in window.batches:
-            rows = [row for row in batch.rows if row in there]
-            if rows:
+            canvas = batch.height, batch.width
+            readable = [row for row in batch.rows if row in there]
+            for lacking, rows in _by_lack(shards, batch.scale, readable):
                 pixels = [self._rescaled(there[row][batch.scale], batch.scale) for row in rows]
-                canvas = batch.height, batch.width
-                values = self._forward(pixels, canvas, mirror=self.plan.mirror)
-                described.append((batch.scale, rows, _on_its_way(values)))
+                taps = [shard.tap for shard in lacking]
+                values = self._forward(pixels, canvas, mirror=self.plan.mirror, taps=taps)
+                described += [
+                    (shard, batch.scale, rows, _on_its_way(own))
+                    for shard, own in zip(lacking, values, strict=True)
+                ]
         done = None
         if self._device.type == "cuda":
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
             done.record()
-        return _Launched(shard, window, decoded, described, done)
+        return _Launched(shards[0].task, window, decoded, described, done)
 
     def _moved(self, pixels: Mapping[int, Pixels]) -> dict[int, Tensor]:
         """Return tensors; an image that is yet to be rescaled goes to the device, once."""
@@ -288,13 +306,13 @@ class Extractor:
         """Wait for a window's descriptors, and put them into its shard."""
         if launched.done is not None:
             launched.done.synchronize()  # of this window only: the next one goes on
-        for scale, rows, described in launched.described:
+        for shard, scale, rows, described in launched.described:
             values: npt.NDArray[np.float64] = described.double().numpy()
             finite = np.isfinite(values).all(axis=1)
             if not finite.all():
                 row = rows[int(np.flatnonzero(~finite)[0])]
                 raise self._non_finite(launched, row, scale)
-            launched.shard.fill(rows, scale, values)
+            shard.fill(rows, scale, values)
         self.advance(len(launched.window.rows))
 
     @torch.inference_mode()
@@ -304,8 +322,8 @@ class Extractor:
         for side in (image, image.flip(2)):
             for name, x in self.net.activations(self.net.normalised(side)):
                 if not torch.isfinite(x).all():
-                    return NonFiniteError(launched.shard.task.items[row].id, name)
-        return NonFiniteError(launched.shard.task.items[row].id, self.net.tap.layer)
+                    return NonFiniteError(launched.task.items[row].id, name)
+        return NonFiniteError(launched.task.items[row].id, self.net.tap.layer)
 
 
 def memory_for(form: Form) -> AbstractContextManager[Callable[[], None]]:
@@ -325,27 +343,33 @@ def _tensor(image: Pixels) -> Tensor:
 
 
 class _Shard:
-    """The rows of one task, filled by index."""
+    """The rows of one task and tap, filled by index."""
 
-    def __init__(self, task: ShardTask, plan: ExtractionPlan, size: int) -> None:
+    def __init__(self, task: ShardTask, plan: ExtractionPlan, tap: Tap) -> None:
         n, count = len(task.items), len(plan.scales)
         self.task = task
-        self._descriptors = np.full((n, count, size), np.nan, dtype=np.float32)
+        self.tap = tap.name
+        self._known = task.known.get(tap.name, {})
+        self._descriptors = np.full((n, count, tap.channels), np.nan, dtype=np.float32)
         self._norms = np.full((n, count), np.nan, dtype=np.float32)
         self._size = np.zeros((n, 2), dtype=np.int32)
         self._errors: dict[int, str] = {}
-        for row, known in task.known.items():
+        for row, known in self._known.items():
             self._size[row] = task.known_sizes[row]
             for scale, (descriptor, norm) in known.items():
                 self._descriptors[row, scale] = descriptor
                 self._norms[row, scale] = norm
+
+    def lacks(self, row: int, scale: int) -> bool:
+        return scale not in self._known.get(row, {})
 
     def sizes(self, sizes: Mapping[int, tuple[int, int]]) -> None:
         for row, size in sizes.items():
             self._size[row] = size
 
     def unreadable(self, row: int, error: ImageReadError) -> None:
-        _log.warning("%s is unreadable: %s", error.image, error.reason)
+        if not any(self.lacks(row, scale) for scale in range(self._norms.shape[1])):
+            return  # nobody has read it for this tap
         self._errors[row] = error.reason
         self._size[row] = 0
         self._descriptors[row] = np.nan
@@ -377,7 +401,24 @@ class _Shard:
         )
 
 
-_Step = tuple[_Shard, Window | None, dict[int, "Future[_Decoded]"]]
+def _unreadable(shards: Iterable[_Shard], row: int, error: ImageReadError) -> None:
+    _log.warning("%s is unreadable: %s", error.image, error.reason)
+    for shard in shards:
+        shard.unreadable(row, error)
+
+
+def _by_lack(
+    shards: Iterable[_Shard], scale: int, rows: Iterable[int]
+) -> Iterable[tuple[Sequence[_Shard], list[int]]]:
+    """Group rows by the taps' shards that lack them at a scale."""
+    groups: dict[tuple[_Shard, ...], list[int]] = {}
+    for row in rows:
+        lacking = tuple(shard for shard in shards if shard.lacks(row, scale))
+        groups.setdefault(lacking, []).append(row)
+    return groups.items()
+
+
+_Step = tuple[tuple[_Shard, ...], Window | None, dict[int, "Future[_Decoded]"]]
 
 
 def _ahead(steps: Iterator[_Step], count: int) -> Iterator[_Step]:

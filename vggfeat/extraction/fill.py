@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +15,17 @@ from vggfeat.errors import ImageReadError
 from vggfeat.extraction.budget import execution_on, workers
 from vggfeat.extraction.calibration import calibrated
 from vggfeat.extraction.find import tell_near_matches
-from vggfeat.extraction.job import StoreJob
-from vggfeat.extraction.plan import plan_of
+from vggfeat.extraction.job import StoreJob, in_one_pass
+from vggfeat.extraction.plan import plan_of, plans_of
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.devices import device_of
 from vggfeat.nets.precisions import PRECISIONS
-from vggfeat.recipe import Machine
+from vggfeat.recipe import Machine, fingerprint
 from vggfeat.store.layout import DESCRIPTORS, PLAN, StorePlan
 from vggfeat.store.reader import DescriptorStore, adopt
-from vggfeat.store.reuse import Donors
+from vggfeat.store.reuse import Donors, Known
 from vggfeat.store.rows import Rows
-from vggfeat.store.writer import ShardFolder, tidy
+from vggfeat.store.writer import ShardFolder, claims, tidy
 from vggfeat.version import versions
 from vggfeat.watch import Watch
 
@@ -40,37 +40,53 @@ _NOTHING_KEPT = "Nothing was kept; run the same command again."
 _WAIT = 1.0  # seconds between looks at shards that other processes have claimed
 
 
-def fill(job: StoreJob, machine: Machine, watch: Watch) -> Path:
-    """Make, resume or find the store of a job.
+@dataclass(frozen=True)
+class _Store:
+    """A store in the making.
+
+    Attributes:
+        job: What it is to be.
+        plan: How it is made.
+        shards: Its folder; None where its rows are not kept.
+        donors: What it copies rows from.
+    """
+
+    job: StoreJob
+    plan: StorePlan
+    shards: ShardFolder | None
+    donors: Donors
+
+
+def fill(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> list[Path]:
+    """Make, resume or find the stores of some jobs; one pass serves those of several taps.
 
     Returns:
-        The path of the complete file.
+        The path of each complete file.
 
     Raises:
         Interrupted: If the watch says so; all finished shards are kept.
         ImageReadError: At an unreadable image, if the machine says "raise".
         VggfeatError: As the rooms say.
     """
+    for some in in_one_pass(jobs):
+        if lacking := [job for job in some if not _is_there(job)]:
+            _make(lacking, machine, watch)
+        for job in some:
+            _tell_unreadable(job.folder / DESCRIPTORS, machine)
+    return [job.folder / DESCRIPTORS for job in jobs]
+
+
+def _is_there(job: StoreJob) -> bool:
+    """Tell whether a job's store is complete, and tidy it then."""
     path = job.folder / DESCRIPTORS
     lost_record = path.exists() and not (job.folder / "shards").exists() and not job.complete
-    if job.complete or (lost_record and adopt(path, job.identity.fingerprint)):
+    there = job.complete or (lost_record and adopt(path, job.identity.fingerprint))
+    if there:
         tidy(job.folder)
-    else:
-        plan = plan_of(job, machine)
-        tell_near_matches(job)
-        net = None if (job.folder / PLAN).exists() else _net(job)  # refused ones leave no folder
-        with ShardFolder(job.folder, plan) as shards:
-            told = False
-            while shards.pending():
-                committed = _commit_shards(job, shards, machine, watch, net)
-                net = None  # its form may have changed it
-                watch.check(_RESUME)
-                if not committed and shards.pending():
-                    if not told:
-                        _log.info("other processes work on what is left; waiting for them")
-                    told = True
-                    time.sleep(_WAIT)
-            path = shards.assemble()
+    return there
+
+
+def _tell_unreadable(path: Path, machine: Machine) -> None:
     with DescriptorStore.open(path) as store:
         if count := len(store.unreadable):
             if machine.on_error == "raise":
@@ -78,7 +94,34 @@ def fill(job: StoreJob, machine: Machine, watch: Watch) -> Path:
             _log.warning(
                 "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
             )
-    return path
+
+
+def _make(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> None:
+    """Make stores that one pass serves; those that were begun in other portions one by one."""
+    plans = plans_of(jobs, machine)
+    for job in jobs:
+        tell_near_matches(job)
+    begun = all((job.folder / PLAN).exists() for job in jobs)
+    net = None if begun else _net(jobs)  # refused ones leave no folder
+    with ExitStack() as opened:
+        alike: dict[str, list[tuple[StoreJob, ShardFolder]]] = {}
+        for job, plan in zip(jobs, plans, strict=True):
+            shards = opened.enter_context(ShardFolder(job.folder, plan))
+            portions = fingerprint({"rows": shards.plan.shard_rows, **shards.plan.execution})
+            alike.setdefault(portions, []).append((job, shards))
+        for some in alike.values():
+            told = False
+            while any(shards.pending() for _, shards in some):
+                committed = _commit_shards(some, machine, watch, net)
+                net = None  # its form may have changed it
+                watch.check(_RESUME)
+                if not committed and any(shards.pending() for _, shards in some):
+                    if not told:
+                        _log.info("other processes work on what is left; waiting for them")
+                    told = True
+                    time.sleep(_WAIT)
+            for _, shards in some:
+                shards.assemble()
 
 
 def described(
@@ -91,12 +134,12 @@ def described(
     several lie within the exactness bound.
 
     Args:
-        jobs: One for each net, of the same images.
+        jobs: One for each net and tap, of the same images.
         machine: Where.
         watch: Told of the progress; may stop it.
 
     Yields:
-        The rows of some images, of each net; all images once, in the order of the jobs' items.
+        The rows of some images, of each job; all images once, in the order of the jobs' items.
 
     Raises:
         Interrupted: If the watch says so.
@@ -104,87 +147,139 @@ def described(
         VggfeatError: As the rooms say.
     """
     plans = [plan_of(job, machine) for job in jobs]
-    size = min(plan.shard_rows for plan in plans)  # so that all nets have the same shards
+    size = min(plan.shard_rows for plan in plans)  # so that all jobs have the same shards
+    passes = in_one_pass(jobs)
     with ExitStack() as opened:
-        total = sum(plan.rows for plan in plans)
+        total = sum(len(some[0].items) for some in passes)
         advance = opened.enter_context(watch.step("describe", total, "images"))
+        stores = {
+            job.folder: _Store(
+                job,
+                replace(plan, shard_rows=size),
+                None,
+                opened.enter_context(Donors(job.folder, plan.donors)),
+            )
+            for job, plan in zip(jobs, plans, strict=True)
+        }
         describers = []
-        for job, own in zip(jobs, plans, strict=True):
-            plan = replace(own, shard_rows=size)
-            donors = opened.enter_context(Donors(job.folder, plan.donors))
-            extractor = _extractor(job, _net(job), plan, machine, advance)
-            describers.append((job, plan, donors, extractor))
-        for number in range(plan.shards):
+        for some in passes:
+            own = [stores[job.folder] for job in some]
+            describers.append((own, _extractor(own, _net(some), machine, advance)))
+        for number in range(-(-plans[0].rows // size)):
             watch.check(_NOTHING_KEPT)
-            blocks = []
-            for job, plan, donors, extractor in describers:
-                [(_, rows)] = extractor.run([_task(job, plan, donors, number)])
-                blocks.append(rows)
-            yield tuple(blocks)
+            blocks: dict[Path, Rows] = {}
+            for own, extractor in describers:
+                place = {store.job.tap: store.job.folder for store in own}
+                for task, rows in extractor.run(_tasks(own, number, extractor.plan.canvas)):
+                    blocks |= zip((place[tap] for tap in task.taps), rows, strict=True)
+            yield tuple(blocks[job.folder] for job in jobs)
 
 
 def _commit_shards(
-    job: StoreJob, shards: ShardFolder, machine: Machine, watch: Watch, net: DenseVgg | None
+    made: Sequence[tuple[StoreJob, ShardFolder]],
+    machine: Machine,
+    watch: Watch,
+    net: DenseVgg | None,
 ) -> int:
     """Compute and commit every shard that nobody else has claimed; return how many.
 
     Args:
-        job: Of the store.
-        shards: Of the store.
+        made: The stores, made in the same portions.
         machine: Where.
         watch: Told of the progress; may stop it.
-        net: The job's, where it has been read already.
+        net: That of the jobs, where it has been read already.
     """
-    claims = shards.claims(lambda: watch.stop_signal() is not None)
-    first = list(islice(claims, 1))
+    claimed = claims([shards for _, shards in made], lambda: watch.stop_signal() is not None)
+    first = list(islice(claimed, 1))
     if not first:
         return 0
-    waiting = sum(len(shards.plan.shard_range(k)) for k in shards.pending())
+    model, plan = made[0][0].model, made[0][1].plan
+    pending = {number for _, shards in made for number in shards.pending()}
     committed = 0
-    with (
-        Donors(job.folder, shards.plan.donors) as donors,
-        watch.step(f"extract {job.model}", shards.plan.rows, "images") as advance,
-    ):
-        if copied := sum(donors.covers(d, shards.plan.scales) for d in job.digests):
-            _log.info("%d of %d images are copied from other stores", copied, len(job.digests))
-        notes = {"device": machine.device, "versions": versions(), "missing_donors": donors.missing}
-        advance(shards.plan.rows - waiting)
-        tasks = (_task(job, shards.plan, donors, number) for number in chain(first, claims))
-        net = _net(job) if net is None else net
-        extractor = _extractor(job, net, shards.plan, machine, advance)
-        for task, rows in extractor.run(tasks):
-            shards.commit(task.number, rows, notes | {"halved_batches": extractor.halved})
-            committed += 1
+    with ExitStack() as opened:
+        stores = {}
+        for job, shards in made:
+            donors = opened.enter_context(Donors(job.folder, shards.plan.donors))
+            stores[job.tap] = _Store(job, shards.plan, shards, donors)
+            if copied := sum(donors.covers(d, plan.scales) for d in job.digests):
+                _log.info("%d of %d images are copied from other stores", copied, plan.rows)
+        advance = opened.enter_context(watch.step(f"extract {model}", plan.rows, "images"))
+        advance(plan.rows - sum(len(plan.shard_range(k)) for k in pending))
+        net = _net([job for job, _ in made]) if net is None else net
+        extractor = _extractor([*stores.values()], net, machine, advance)
+
+        def tasks() -> Iterator[ShardTask]:
+            for number, folders in chain(first, claimed):
+                own = [store for store in stores.values() if store.shards in folders]
+                yield from _tasks(own, number, extractor.plan.canvas)
+
+        for task, blocks in extractor.run(tasks()):
+            for tap, rows in zip(task.taps, blocks, strict=True):
+                _commit(stores[tap], task.number, rows, machine, extractor.halved)
+                committed += 1
             watch.check(_RESUME)
     return committed
 
 
-def _task(job: StoreJob, plan: StorePlan, donors: Donors, number: int) -> ShardTask:
+def _commit(store: _Store, number: int, rows: Rows, machine: Machine, halved: int) -> None:
+    assert store.shards is not None
+    notes = {
+        "device": machine.device,
+        "versions": versions(),
+        "missing_donors": store.donors.missing,
+        "halved_batches": halved,
+    }
+    store.shards.commit(number, rows, notes)
+
+
+def _tasks(stores: Sequence[_Store], number: int, canvas: int | None) -> Iterator[ShardTask]:
+    """Yield what there is to do for one shard of stores that one pass serves.
+
+    On a canvas the last bits of a row may hang on the batch that it is computed in. So that each
+    store has the bits that it would have alone, only those that lack the same rows share a task
+    there.
+    """
     from vggfeat.extraction.engine import ShardTask
 
+    job, plan = stores[0].job, stores[0].plan
     rows = plan.shard_range(number)
     items, digests = job.items[rows.start : rows.stop], job.digests[rows.start : rows.stop]
     whole = {i: digests[i] for i, item in enumerate(items) if item.box is None}
-    known, sizes = donors.known(whole, plan.scales)
-    return ShardTask(number=number, items=items, sha256=digests, known=known, known_sizes=sizes)
+    known: dict[str, Known] = {}
+    sizes: dict[int, tuple[int, int]] = {}
+    together: dict[object, list[str]] = {}
+    for store in stores:
+        tap = store.job.tap
+        known[tap], there = store.donors.known(whole, plan.scales)
+        sizes |= there
+        lacking = None if canvas is None else str({r: [*s] for r, s in sorted(known[tap].items())})
+        together.setdefault(lacking, []).append(tap)
+    for taps in together.values():
+        yield ShardTask(
+            number=number,
+            items=items,
+            sha256=digests,
+            taps=taps,
+            known={tap: known[tap] for tap in taps},
+            known_sizes=sizes,
+        )
 
 
-def _net(job: StoreJob) -> DenseVgg:
+def _net(jobs: Sequence[StoreJob]) -> DenseVgg:
+    """Read the net of jobs that one pass serves, as far as their deepest tap."""
     from vggfeat.nets.vgg import DenseVgg
 
-    tensors, tap = job.weights.load(), job.identity.recipe["tap"]
-    return DenseVgg(architecture(job.model), tensors, job.weights.profile, tap)
+    model, weights = jobs[0].model, jobs[0].weights
+    taps = (job.tap for job in jobs)
+    return DenseVgg(architecture(model), weights.load(), weights.profile, *taps)
 
 
 def _extractor(
-    job: StoreJob,
-    net: DenseVgg,
-    plan: StorePlan,
-    machine: Machine,
-    advance: Callable[[int], None],
+    stores: Sequence[_Store], net: DenseVgg, machine: Machine, advance: Callable[[int], None]
 ) -> Extractor:
     from vggfeat.extraction.engine import ExtractionPlan, Extractor
 
+    job, plan = stores[0].job, stores[0].plan
     precision = plan.recipe["precision"]
     execution = execution_on(plan, machine)
     return Extractor(

@@ -54,7 +54,7 @@ def find_store(job: StoreJob, recipe: Recipe) -> Path:
             return folder / DESCRIPTORS
     partial = job.folder.is_dir()
     raise StoreNotFoundError(
-        f"The store of {recipe.dataset!r} with {job.model!r} is "
+        f"The store of {recipe.dataset!r} with {job.model!r} at {job.tap} is "
         f"{'not complete' if partial else 'not there'}: '{job.folder}'.",
         remedy=f"{'Resume' if partial else 'Make'} it with `vggfeat extract` and the same options.",
     )

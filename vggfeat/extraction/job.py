@@ -9,6 +9,7 @@ from typing import Any
 
 from vggfeat.data.records import Item
 from vggfeat.extraction.row_recipe import RowRecipe
+from vggfeat.nets.precisions import PRECISIONS
 from vggfeat.recipe import Region, fingerprint
 from vggfeat.store.layout import RECORD, StoreIdentity
 from vggfeat.weights.find import Weights
@@ -45,9 +46,29 @@ class StoreJob:
     row_flop: float
 
     @property
+    def tap(self) -> str:
+        """The layer that is averaged."""
+        return str(self.identity.recipe["tap"])
+
+    @property
     def complete(self) -> bool:
         """Whether it is there."""
         return (self.folder / RECORD).exists()
+
+
+def in_one_pass(jobs: Sequence[StoreJob]) -> list[list[StoreJob]]:
+    """Group jobs that one pass of one net serves: they differ in their tap alone.
+
+    An 8-bit net computes its last layer in floating point, so that it is another for each tap.
+    """
+    groups: dict[str, list[StoreJob]] = {}
+    for place, job in enumerate(jobs):
+        own = job.identity
+        alone = PRECISIONS[own.recipe["precision"]].calibrated
+        row = {**own.recipe, "tap": place if alone else None}
+        key = {"row": row, "scales": own.scales, "manifest_sha256": own.manifest_sha256}
+        groups.setdefault(fingerprint(key), []).append(job)
+    return [*groups.values()]
 
 
 def identity_of(

@@ -173,8 +173,7 @@ def _absent_weights(recipe: Recipe) -> dict[str, AbsentWeights]:
     found = {}
     for model in recipe.models:
         try:
-            net = architecture(model)
-            last = net.tap(recipe.tap).layer
+            net, last = architecture(model), recipe.last_layer(model)
             find_weights(net, recipe.weights_of(model), recipe.profile, last)
         except WeightsNotFoundError as error:
             found[model] = AbsentWeights(what=published_file(error.file), error=error)

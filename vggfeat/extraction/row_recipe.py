@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vggfeat.errors import StoreError
 from vggfeat.extraction.images import DECODER, MAX_ASPECT, MAX_PIXELS, Interpolation
 from vggfeat.nets.profile import PROFILES
-from vggfeat.recipe import PrecisionName, Recipe, Region, TapName
+from vggfeat.recipe import Described, PrecisionName, Recipe, Region, TapName
 from vggfeat.store.layout import FORMAT_VERSION
 from vggfeat.weights.find import STATEMENTS, WeightsIdentity
 from vggfeat.weights.formats.sniff import Channels
@@ -70,7 +70,7 @@ class RowRecipe(BaseModel):
     def of(
         cls,
         recipe: Recipe,
-        described: tuple[str, Region],
+        described: Described,
         weights: WeightsIdentity,
         calibration: str | None = None,
     ) -> RowRecipe:
@@ -78,18 +78,17 @@ class RowRecipe(BaseModel):
 
         Args:
             recipe: What is wanted.
-            described: Which of the recipe's nets, and what of each image it describes.
+            described: Which of the recipe's nets, what of each image, and which tap.
             weights: Of that net.
             calibration: Of an 8-bit net.
         """
-        model, region = described
         trained = PROFILES[weights.profile.name].ceil_mode
         as_trained = recipe.pooling is None or (recipe.pooling == "ceil") == trained
         torch_resampler = f"torch-{version('torch').split('.')[0]}"
         return cls.model_validate(
             {
-                "net": model,
-                "tap": recipe.tap,
+                "net": described.model,
+                "tap": described.tap,
                 "weights_sha256": weights.sha256,
                 "profile": weights.profile.name,
                 "channels": weights.channels,
@@ -102,7 +101,7 @@ class RowRecipe(BaseModel):
                 "precision": recipe.precision,
                 "format_version": FORMAT_VERSION,
                 "pooling": None if as_trained else recipe.pooling,
-                "region": region,
+                "region": described.region,
                 "calibration": calibration,
             }
         )
@@ -154,7 +153,7 @@ class RowRecipe(BaseModel):
             "mirror": self.mirror,
             "interpolation": self.interpolation,
             "resampler": _library(self.resampler),
-            "tap": self.tap,
+            "tap": (self.tap,),
             "pooling": self.pooling,
             "regions": (self.region,),
             "precision": self.precision,
@@ -169,7 +168,8 @@ class RowRecipe(BaseModel):
         """
         net = self.net if self.net in recipe.models else recipe.models[0]
         region = self.region if self.region in recipe.regions else recipe.regions[0]
-        wanted = RowRecipe.of(recipe, (net, region), weights)
+        tap = self.tap if self.tap in recipe.tap else recipe.tap[0]
+        wanted = RowRecipe.of(recipe, Described(net, region, tap), weights)
         kept = {name: getattr(self, name) for name in _BEYOND_RECIPES}
         if _library(wanted.resampler) == _library(self.resampler):
             kept["resampler"] = self.resampler

@@ -15,7 +15,7 @@ from vggfeat.watch import Watch
 
 
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
-    """Make, resume or find the store of each of the recipe's nets.
+    """Make, resume or find the stores of a recipe, one for each net, region and tap.
 
     Published weights and data that are not on disk are fetched first; see `provide`.
 
@@ -31,7 +31,7 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     dataset = provide(recipe, machine, watch)
     jobs = [job_of(recipe, machine, dataset, which, watch) for which in recipe.described]
     with _working_on(others if not all(job.complete for job in jobs) else [], recipe, machine):
-        return [fill(job, machine, watch) for job in jobs]
+        return fill(jobs, machine, watch)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,22 +23,23 @@ _TABLE = {
 _THIN = 8  # the thin nets have an eighth of the channels
 _CLASSES = 1000
 
-# Name of a tap → the layer that is averaged, and whether behind its ReLU. A net has those whose
-# layer it has. Only a fully connected layer can be taken before its ReLU: in the fast forms those
-# of the convolutions are part of their kernels.
+_CONVOLUTIONS = tuple(  # of the deepest nets, the last one first
+    f"conv{block}_{index}"
+    for block, depth in ((5, 4), (4, 4), (3, 4), (2, 2), (1, 2))
+    for index in range(depth, 0, -1)
+)
+
+# Name of a tap → the layer that is averaged, and whether behind its ReLU, which fc8 has not. A net
+# has those whose layer it has.
 TAPS: dict[str, tuple[str, bool]] = {
     "fc7": ("fc7", True),
     "fc7-linear": ("fc7", False),
     "fc6": ("fc6", True),
-    **{
-        layer: (layer, True)
-        for layer in (
-            *("pool5", "conv5_4", "conv5_3", "conv5_2", "conv5_1"),
-            *("pool4", "conv4_4", "conv4_3", "conv4_2", "conv4_1"),
-            *("pool3", "conv3_4", "conv3_3", "conv3_2", "conv3_1"),
-            *("pool2", "conv2_2", "conv2_1", "pool1", "conv1_2", "conv1_1"),
-        )
-    },
+    "fc6-linear": ("fc6", False),
+    "fc8": ("fc8", False),
+    **{f"pool{number}": (f"pool{number}", True) for number in range(5, 0, -1)},
+    **{layer: (layer, True) for layer in _CONVOLUTIONS},
+    **{f"{layer}-linear": (layer, False) for layer in _CONVOLUTIONS},
 }
 
 
@@ -112,8 +113,8 @@ class Tap:
 
     Attributes:
         name: As on the command line.
-        layer: The last one that is computed.
-        rectified: Whether its ReLU, where it has one, is computed too.
+        layer: Whose map it is.
+        rectified: Whether behind the layer's ReLU, where it has one.
         channels: D, of the descriptor.
         pools: That lie before the layer's end.
         window: Side, in cells of the last pool's map, of what one cell of the tap's map covers; 1
@@ -254,6 +255,21 @@ class Architecture:
             pools=len(parts) - len(layers),
             window=1 + sum(part.shrinks for part in layers),
         )
+
+    def deepest(self, names: Iterable[str]) -> Tap:
+        """Return that of some taps at which one pass for all of them ends.
+
+        >>> ARCHITECTURES["vgg16"].deepest(["fc7", "pool5", "fc7-linear"]).name
+        'fc7'
+
+        Args:
+            names: Of `TAPS`, one at least.
+
+        Raises:
+            RecipeError: As in `tap`.
+        """
+        order = {part.name: place for place, part in enumerate(self.parts())}
+        return max(map(self.tap, names), key=lambda tap: (order[tap.layer], tap.rectified))
 
     def descriptor_size(self, tap: str) -> int:
         """Return D for a tap.

@@ -30,7 +30,7 @@ class CanvasVgg:
     def __init__(self, net: DenseVgg, *, graphs: bool) -> None:
         self._net = net
         self._device = net.mean.device
-        self._graphs: OrderedDict[tuple[int, ...], _Graph | int] | None = (
+        self._graphs: OrderedDict[tuple[object, ...], _Graph | int] | None = (
             OrderedDict() if graphs else None
         )
         # one pool for all graphs, which never run at the same time: their activations share memory
@@ -39,8 +39,13 @@ class CanvasVgg:
 
     @torch.inference_mode()
     def __call__(
-        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
-    ) -> Tensor:
+        self,
+        images: Sequence[Tensor],
+        canvas: tuple[int, int],
+        *,
+        mirror: bool,
+        taps: Sequence[str] = (),
+    ) -> tuple[Tensor, ...]:
         """Describe images, on the device, without waiting for it.
 
         A batch for which the device has not enough memory is halved, and `halved` counts that.
@@ -49,15 +54,16 @@ class CanvasVgg:
             images: b of them, each (H, W, 3) uint8, RGB, on the device or in host memory.
             canvas: Height and width, pixels, no smaller than any image.
             mirror: Average with the descriptor of the horizontal flip.
+            taps: Names of some of the net's, which one pass to the deepest serves; none for all.
 
         Returns:
-            (b, D), not normalised, float32 at least, on the device.
+            (b, D) for each tap, not normalised, float32 at least, on the device.
 
         Raises:
             DeviceMemoryError: If the memory is too small for one image.
         """
         try:
-            return self._described(images, canvas, mirror=mirror)
+            return self._described(images, canvas, mirror=mirror, taps=tuple(taps))
         except torch.OutOfMemoryError:
             pass  # its traceback holds the activations: they go with it, before the next try
         if len(images) == 1:
@@ -65,12 +71,19 @@ class CanvasVgg:
         self.halved += 1
         self._forget()
         half = len(images) // 2
-        parts = [self(part, canvas, mirror=mirror) for part in (images[:half], images[half:])]
-        return torch.cat(parts)
+        parts = [
+            self(part, canvas, mirror=mirror, taps=taps) for part in (images[:half], images[half:])
+        ]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def _described(
-        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
-    ) -> Tensor:
+        self,
+        images: Sequence[Tensor],
+        canvas: tuple[int, int],
+        *,
+        mirror: bool,
+        taps: tuple[str, ...],
+    ) -> tuple[Tensor, ...]:
         sizes = torch.tensor([image.shape[:2] for image in images])
         alike = bool((sizes == torch.tensor(canvas)).all())
         batch = self._moved(_padded(images, canvas))
@@ -78,39 +91,42 @@ class CanvasVgg:
         if mirror:
             batch = torch.cat([batch, _flipped(batch, None if alike else own)])
             own = torch.cat([own, own])
-        described = self._run(batch, None if alike else own)
+        described = self._run(batch, None if alike else own, taps)
         count = len(images)
-        return (described[:count] + described[count:]) / 2 if mirror else described
+        return tuple((d[:count] + d[count:]) / 2 for d in described) if mirror else described
 
     def _moved(self, values: Tensor) -> Tensor:
         if self._device.type != "cuda" or values.is_cuda:
             return values.to(self._device)
         return values.pin_memory().to(self._device, non_blocking=True)
 
-    def _run(self, batch: Tensor, sizes: Tensor | None) -> Tensor:
+    def _run(
+        self, batch: Tensor, sizes: Tensor | None, taps: tuple[str, ...]
+    ) -> tuple[Tensor, ...]:
         if self._graphs is None:
-            return self._net.forward(batch, sizes)
-        key = (*batch.shape, sizes is not None)
+            return self._net.averages(batch, sizes, taps)
+        key = (*batch.shape, sizes is not None, taps)
         graph = self._graphs.pop(key, 0)
         if isinstance(graph, int):
-            graph = graph + 1 if graph < _SEEN_BEFORE else self._captured(batch, sizes)
+            graph = graph + 1 if graph < _SEEN_BEFORE else self._captured(batch, sizes, taps)
         self._graphs[key] = graph
         while len(self._graphs) > _MOST_GRAPHS:
             self._graphs.popitem(last=False)
         if isinstance(graph, int):
-            return self._net.forward(batch, sizes)
+            return self._net.averages(batch, sizes, taps)
         return graph.replayed(batch, sizes)
 
-    def _captured(self, batch: Tensor, sizes: Tensor | None) -> _Graph:
+    def _captured(self, batch: Tensor, sizes: Tensor | None, taps: tuple[str, ...]) -> _Graph:
         own, own_sizes = batch.clone(), None if sizes is None else sizes.clone()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's own
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self._net.forward(own, own_sizes)  # lets cuDNN choose before anything is captured
+            # lets cuDNN choose before anything is captured
+            self._net.averages(own, own_sizes, taps)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._memory):
-            described = self._net.forward(own, own_sizes)
+            described = self._net.averages(own, own_sizes, taps)
         return _Graph(graph, own, own_sizes, described)
 
     def _forget(self) -> None:
@@ -137,14 +153,14 @@ class _Graph:
     graph: torch.cuda.CUDAGraph
     batch: Tensor
     sizes: Tensor | None
-    described: Tensor
+    described: tuple[Tensor, ...]
 
-    def replayed(self, batch: Tensor, sizes: Tensor | None) -> Tensor:
+    def replayed(self, batch: Tensor, sizes: Tensor | None) -> tuple[Tensor, ...]:
         self.batch.copy_(batch)
         if self.sizes is not None and sizes is not None:
             self.sizes.copy_(sizes)
         self.graph.replay()
-        return self.described.clone()
+        return tuple(described.clone() for described in self.described)
 
 
 def _padded(images: Sequence[Tensor], canvas: tuple[int, int]) -> Tensor:

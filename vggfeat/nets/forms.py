@@ -28,9 +28,14 @@ class Form(Protocol):
     allocates: ClassVar[bool]
 
     def __call__(
-        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
-    ) -> Tensor:
-        """Return (b, D) descriptors, un-normalised, of (H, W, 3) uint8 images; see `CanvasVgg`."""
+        self,
+        images: Sequence[Tensor],
+        canvas: tuple[int, int],
+        *,
+        mirror: bool,
+        taps: Sequence[str] = (),
+    ) -> tuple[Tensor, ...]:
+        """Return (b, D) descriptors for each tap, un-normalised; see `CanvasVgg`."""
         ...
 
 

@@ -172,14 +172,15 @@ def calibrate(net: DenseVgg, images: Iterable[Tensor]) -> Calibration:
 
 
 class Int8Vgg:
-    """Uint8 RGB images in, global averages of the tap out, like `DenseVgg`, but in 8 bits.
+    """Uint8 RGB images in, global averages of one tap out, like `DenseVgg`, but in 8 bits.
 
     Weights have one scale per output channel, activations one per layer; products are summed in
     32-bit integers, exactly. Pixels enter as they are, the mean is in the biases of conv1_1. The
-    last layer, its ReLU and the average are in float32.
+    last layer, its ReLU and the average are in float32; therefore a net of another tap is another
+    net in 8 bits, and none serves two.
 
     Args:
-        net: The net, on the CPU; it may be deleted afterwards.
+        net: The net, on the CPU, with one tap; it may be deleted afterwards.
         calibration: Of the same net.
         threads: Of OpenVINO.
 
@@ -191,6 +192,7 @@ class Int8Vgg:
     allocates: ClassVar = False
 
     def __init__(self, net: DenseVgg, calibration: Calibration, threads: int) -> None:
+        assert len(net.taps) == 1, "one tap for one net in 8 bits"
         installed = runtime()
         if calibration.runtime != installed:
             raise CalibrationError(
@@ -212,14 +214,20 @@ class Int8Vgg:
         self._request = _compiled(_Graph(net, calibration).model(), threads)
 
     def __call__(
-        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
-    ) -> Tensor:
+        self,
+        images: Sequence[Tensor],
+        canvas: tuple[int, int],
+        *,
+        mirror: bool,
+        taps: Sequence[str] = (),
+    ) -> tuple[Tensor]:
         """Describe images, as the other forms of the net do.
 
         Args:
             images: b of them, each (H, W, 3) uint8, RGB, of one size.
             canvas: That size.
             mirror: Average with the descriptor of the horizontal flip.
+            taps: None, or the net's.
 
         Returns:
             (b, D) float32, not normalised.
@@ -228,15 +236,16 @@ class Int8Vgg:
             MapTooSmallError: If the images are too small.
             ValueError: If an image is not of that size.
         """
+        assert not set(taps) - {self._tap.name}, "it has one tap"
         sizes = {tuple(image.shape) for image in images}
         if sizes != {(*canvas, 3)}:
             message = f"expected images of {canvas}, got {sizes}"
             raise ValueError(message)
         batch = torch.stack(list(images))
         if not mirror:
-            return self.averages(batch)
+            return (self.averages(batch),)
         both = self.averages(torch.cat([batch, batch.flip(2)]))
-        return (both[: len(images)] + both[len(images) :]) / 2
+        return ((both[: len(images)] + both[len(images) :]) / 2,)
 
     def averages(self, images: Tensor) -> Tensor:
         """Describe images; the result of one does not depend on the others in the batch.
@@ -295,8 +304,9 @@ class _Graph:
         frame = [padding, padding]
         x = op.convolution(x, weight, [1, 1], frame, frame, [1, 1])
         x = op.add(x, self._constant(bias))
-        if name != self._net.tap.layer or self._net.tap.rectified:
-            x = op.relu(x)
+        if name == self._net.tap.layer and not self._net.tap.rectified:
+            return x
+        x = op.relu(x)
         if self._net.architecture.lrn and name == "conv1_1":
             n, k, alpha, beta = 5, 2.0, 1e-4, 0.75  # as DenseVgg; OpenVINO divides α by n too
             x = op.lrn(x, self._constant([1]), alpha * n, beta, k, n)

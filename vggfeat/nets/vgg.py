@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vggfeat.nets.architectures import Architecture, Layer, Pool
+from vggfeat.errors import WeightsError
+from vggfeat.nets.architectures import TAPS, Architecture, Layer, Pool, Tap
 from vggfeat.nets.packed import PackedLayer, filters_of, packs, windows
 from vggfeat.nets.profile import WeightProfile
 
@@ -16,7 +17,7 @@ _BATCH_NORM_EPSILON = 1e-5  # torchvision's
 
 
 class DenseVgg(nn.Module):
-    """Uint8 RGB images in, the feature map of one layer, or its global average, out.
+    """Uint8 RGB images in, the feature maps of some layers, or their global averages, out.
 
     For inference only: batch normalisation is folded into the weights as they are taken, ReLUs work
     in place, and no parameter has a gradient.
@@ -27,13 +28,18 @@ class DenseVgg(nn.Module):
 
     Args:
         architecture: Which net.
-        tensors: As `Layer.tensors` names and shapes them, up to the tap at least, with conv1_1
-            reading RGB.
+        tensors: As `Layer.tensors` names and shapes them, up to the deepest tap at least, with
+            conv1_1 reading RGB.
         profile: What the weights were trained with.
-        tap: Name of what is returned, a tap of the net.
+        *taps: Names of what is returned, taps of the net; none for the paper's, fc7.
+
+    Attributes:
+        taps: By name, in that order.
+        tap: The deepest of them, where a pass ends.
 
     Raises:
         RecipeError: If the net has no such tap.
+        WeightsError: If the weights are of another number of classes than fc8, which is tapped.
     """
 
     mean: Tensor
@@ -44,18 +50,21 @@ class DenseVgg(nn.Module):
         architecture: Architecture,
         tensors: Mapping[str, Tensor],
         profile: WeightProfile,
-        tap: str = "fc7",
+        *taps: str,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.profile = profile
-        self.tap = architecture.tap(tap)
+        self.taps = {name: architecture.tap(name) for name in taps or ("fc7",)}
+        self.tap = architecture.deepest(self.taps)
+        self._linear = {tap.layer for tap in self.taps.values() if not tap.rectified}
         self.convolutions = nn.ModuleDict()
         for layer in architecture.layers(self.tap.layer):
             out, channels, kernel, _ = layer.shape
             with torch.device("meta"):
                 convolution = nn.Conv2d(channels, out, kernel, padding=layer.padding)
             weight, bias = _folded(layer, tensors)
+            _check_classes(architecture, layer, weight)
             convolution.weight = nn.Parameter(weight, requires_grad=False)
             convolution.bias = nn.Parameter(bias, requires_grad=False)
             self.convolutions[layer.name] = convolution
@@ -80,7 +89,9 @@ class DenseVgg(nn.Module):
         return ((pixels - self.mean) / self.std).to(self.dtype)
 
     def activations(self, x: Tensor, sizes: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Yield (layer name, map) for every layer up to the tap, rectified where the net does so.
+        """Yield (layer name, map) for every layer up to the deepest tap, whose map is the last.
+
+        All others are behind the layer's ReLU, where it has one.
 
         Args:
             x: (b, 3, H, W), as from `normalised`.
@@ -91,22 +102,39 @@ class DenseVgg(nn.Module):
         Raises:
             MapTooSmallError: If the tap's map would have no cell.
         """
-        self.tap.check(x.shape[-2], x.shape[-1], self.profile.ceil_mode)
+        for layer, rectified, activation in self._maps(x, sizes, self.tap):
+            if rectified or (layer, rectified) == (self.tap.layer, self.tap.rectified):
+                yield layer, activation
+
+    def _maps(
+        self, x: Tensor, sizes: Tensor | None, last: Tap
+    ) -> Iterator[tuple[str, bool, Tensor]]:
+        """Yield each layer's name and map, behind its ReLU (True), and before (False) if tapped.
+
+        A map is there until the next one is asked for: ReLUs work in place.
+        """
+        last.check(x.shape[-2], x.shape[-1], self.profile.ceil_mode)
         x = _masked(x, sizes)
-        for part in self.architecture.parts(self.tap.layer):
+        for part in self.architecture.parts(last.layer):
             if isinstance(part, Pool):
                 x = functional.max_pool2d(x, 2, ceil_mode=self.profile.ceil_mode)
                 sizes = None if sizes is None else (sizes + self.profile.ceil_mode) // 2
             else:
-                x = self._convolved(part, x)
+                whole = part.name not in self._linear
+                x = self._convolved(part, x, rectified=whole)
                 sizes = None if part.connected else sizes
+                if not whole:
+                    yield part.name, False, x
+                    if part.name == last.layer and not last.rectified:
+                        return
+                    x = functional.relu_(x)
             if self.architecture.lrn and part.name == "conv1_1":
                 x = _normalised_across_channels(x)
             x = _masked(x, sizes)
-            yield part.name, x
+            yield part.name, True, x
 
     def feature_map(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Return the map of the tap.
+        """Return the map of the deepest tap.
 
         Args:
             x: (b, 3, H, W), as from `normalised`.
@@ -122,33 +150,49 @@ class DenseVgg(nn.Module):
             pass
         return activation
 
-    def forward(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Describe images by the global average of the tap's map (App. B).
+    def averages(
+        self, images: Tensor, sizes: Tensor | None = None, taps: Sequence[str] = ()
+    ) -> tuple[Tensor, ...]:
+        """Describe images by the global averages of taps' maps (App. B), in one pass.
 
         Args:
             images: (b, H, W, 3) uint8, RGB, all of one size.
             sizes: As in `activations`; the average is over each image's own map.
+            taps: Names of some of the net's; none for all of them.
 
         Returns:
-            (b, D), not normalised, of the net's own float type, float32 at least.
+            (b, D) for each tap, not normalised, of the net's own float type, float32 at least.
 
         Raises:
             MapTooSmallError: If the images are too small.
         """
-        x = self.feature_map(self.normalised(images), sizes)
+        wanted = [self.taps[name] for name in taps or self.taps]
+        last = self.architecture.deepest(tap.name for tap in wanted)
+        found: dict[str, Tensor] = {}
+        for layer, rectified, x in self._maps(self.normalised(images), sizes, last):
+            for tap in wanted:
+                if (tap.layer, tap.rectified) == (layer, rectified):
+                    found[tap.name] = self._average(x, tap, sizes)
+        return tuple(found[tap.name] for tap in wanted)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Describe images, as `averages` does, by the deepest tap alone."""
+        [described] = self.averages(images, taps=[self.tap.name])
+        return described
+
+    def _average(self, x: Tensor, tap: Tap, sizes: Tensor | None) -> Tensor:
         accurate = torch.promote_types(x.dtype, torch.float32)
         if sizes is None:
             return x.mean(dim=(2, 3), dtype=accurate)
-        sizes = self.map_sizes(sizes)
-        return _masked(x, sizes).sum(dim=(2, 3), dtype=accurate) / sizes.prod(dim=1, keepdim=True)
+        own = self.map_sizes(sizes, tap)
+        return _masked(x, own).sum(dim=(2, 3), dtype=accurate) / own.prod(dim=1, keepdim=True)
 
-    def _convolved(self, layer: Layer, x: Tensor) -> Tensor:
-        """Return the map of a layer, rectified unless it is that of a tap before the ReLU.
+    def _convolved(self, layer: Layer, x: Tensor, *, rectified: bool) -> Tensor:
+        """Return the map of a layer, before its ReLU or behind it.
 
         In 16 bits fc6 is one product of all windows: it takes half the time so where maps are small
         (Q = 256), and as long as by the convolution where they are large.
         """
-        rectified = layer.name != self.tap.layer or self.tap.rectified
         convolution = self.convolutions[layer.name]
         if isinstance(convolution, PackedLayer):
             packed: Tensor = convolution(x, rectified=rectified)
@@ -161,11 +205,11 @@ class DenseVgg(nn.Module):
             x = convolution(x)
         return functional.relu_(x) if rectified else x
 
-    def map_sizes(self, sizes: Tensor) -> Tensor:
-        """Return the (b, 2) sizes of the tap's maps for (b, 2) sizes of images."""
-        for _ in range(self.tap.pools):
+    def map_sizes(self, sizes: Tensor, tap: Tap) -> Tensor:
+        """Return the (b, 2) sizes of a tap's maps for (b, 2) sizes of images."""
+        for _ in range(tap.pools):
             sizes = (sizes + self.profile.ceil_mode) // 2
-        return sizes - self.tap.window + 1
+        return sizes - tap.window + 1
 
     @property
     def dtype(self) -> torch.dtype:
@@ -197,6 +241,17 @@ def _folded(layer: Layer, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor
     scale = gain / torch.sqrt(variance + _BATCH_NORM_EPSILON)
     folded = weight.double() * scale.view(-1, 1, 1, 1), (bias.double() - mean) * scale + shift
     return folded[0].to(weight.dtype), folded[1].to(bias.dtype)
+
+
+def _check_classes(net: Architecture, layer: Layer, weight: Tensor) -> None:
+    """Refuse weights of another number of classes; only a net that is tapped at fc8 reads them."""
+    if len(weight) != layer.shape[0]:
+        others = ", ".join(name for name in TAPS if name.startswith("fc") and name != layer.name)
+        raise WeightsError(
+            f"The {layer.name} of these weights of {net.name} has {len(weight)} classes.",
+            f"Expected {layer.shape[0]}: the size of a descriptor follows from net and tap alone.",
+            f"Choose a layer before it: --tap {others}, ...",
+        )
 
 
 def _masked(x: Tensor, sizes: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from vggfeat.nets import winograd_kernels as kernels
-from vggfeat.nets.architectures import WINDOW, Layer, Pool
+from vggfeat.nets.architectures import WINDOW, Layer, Pool, Tap
 from vggfeat.nets.products import UNIT, RowCounts
 from vggfeat.nets.vgg import DenseVgg
 
@@ -41,18 +41,20 @@ class _Layer:
     """One convolution, prepared.
 
     Attributes:
+        name: Of the layer.
         filters: As `kernels.winograd` or `kernels.direct` wants them.
         bias: (K,).
         side: Of the filter; 0 stands for Winograd's form of side 3.
         channels: C.
-        pool: Whether a pool follows.
+        pool: Name of the pool that follows; "" for none.
     """
 
+    name: str
     filters: Floats
     bias: Floats
     side: int
     channels: int
-    pool: bool
+    pool: str
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class _Connected:
     """One fully connected layer.
 
     Attributes:
+        name: Of the layer.
         weight: (K, L), in the order in which the values of a window of (h, w, C) lie.
         bias: (K,).
-        rectified: Whether a ReLU follows.
     """
 
+    name: str
     weight: Floats
     bias: Floats
-    rectified: bool
 
     def parts(self) -> list[slice]:
         """Return the columns of each of its products, as many for any number of threads."""
@@ -82,8 +84,8 @@ class RaggedVgg:
     live in two arenas that are kept from call to call, so that memory stays where the largest
     batch has brought it.
 
-    A descriptor is a function of its image and the net, to the last bit: neither the images beside
-    it nor their order, neither `threads` nor `pixels` change it.
+    A descriptor is a function of its image, the net and the tap, to the last bit: neither other
+    taps nor the images beside it nor their order, neither `threads` nor `pixels` change it.
 
     Args:
         net: In float32 on the CPU; it shares the weights of fc6 and fc7.
@@ -104,42 +106,52 @@ class RaggedVgg:
         for part, following in zip(parts, [*parts[1:], None], strict=True):
             if isinstance(part, Pool):
                 continue
-            rectified = part.name != net.tap.layer or net.tap.rectified
             if part.connected:
-                self._connected.append(_connected(net, part, rectified=rectified))
+                self._connected.append(_connected(net, part))
             else:
-                assert rectified, "a ReLU is part of these kernels"
-                self._layers.append(_prepared(net, part, pool=isinstance(following, Pool)))
+                pool = following.name if isinstance(following, Pool) else ""
+                self._layers.append(_prepared(net, part, pool))
         if not kernels.compiled():
             _log.info("the net's inner loops are compiled, once after installation: some 15 s")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="convolve")
         self._blas = ThreadpoolController()
         self._counts: dict[tuple[int, ...], RowCounts] = {}  # by the shape of the other factor
         self._arenas = [_Arena(), _Arena()]
+        self._spare = self._arenas[0]  # that which holds no maps when layers are connected
         self._scratch = [_Scratch() for _ in range(threads)]
 
     @torch.inference_mode()
     def __call__(
-        self, images: Sequence[Tensor], canvas: tuple[int, int], *, mirror: bool
-    ) -> Tensor:
-        """Describe images by the global average of the tap's map (App. B).
+        self,
+        images: Sequence[Tensor],
+        canvas: tuple[int, int],
+        *,
+        mirror: bool,
+        taps: Sequence[str] = (),
+    ) -> tuple[Tensor, ...]:
+        """Describe images by the global averages of taps' maps (App. B).
 
         Args:
             images: b of them, each (H, W, 3) uint8, RGB.
             canvas: As in `CanvasVgg`; not needed here.
             mirror: Average with the descriptor of the horizontal flip.
+            taps: As in `CanvasVgg`.
 
         Returns:
-            (b, D) float64, averaged in that type, not normalised.
+            (b, D) float64 for each tap, averaged in that type, not normalised.
 
         Raises:
             MapTooSmallError: If an image is too small.
         """
         del canvas
+        wanted = [self._net.taps[name] for name in taps or self._net.taps]
         sides = [*images, *(image.flip(1) for image in images)] if mirror else images
-        described = torch.cat([self._describe(some) for some in self._affordable(sides)])
+        parts = [self._describe(some, wanted) for some in self._affordable(sides)]
+        described = map(torch.cat, zip(*parts, strict=True))
         count = len(images)
-        return (described[:count] + described[count:]) / 2 if mirror else described
+        if not mirror:
+            return tuple(described)
+        return tuple((both[:count] + both[count:]) / 2 for both in described)
 
     def _affordable(self, sides: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         some: list[Tensor] = []
@@ -150,46 +162,81 @@ class RaggedVgg:
             some.append(side)
         yield some
 
-    def _describe(self, images: Sequence[Tensor]) -> Tensor:
+    def _describe(self, images: Sequence[Tensor], taps: Sequence[Tap]) -> list[Tensor]:
         sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
+        last = self._net.architecture.deepest(tap.name for tap in taps)
         for height, width in sizes.tolist():
-            self._net.tap.check(height, width, self._net.profile.ceil_mode)
+            last.check(height, width, self._net.profile.ceil_mode)
         begins = _begins(sizes, 3)
         values = self._arenas[0].room(int(begins[-1]))
         for image, begin in zip(images, begins, strict=False):
             pixels = self._net.normalised(image[None]).permute(0, 2, 3, 1)
             values[begin : begin + image.numel()] = pixels.flatten().numpy()
+        found: dict[str, Tensor] = {}
         # each thread multiplies by itself: BLAS with threads of its own would fight for the cores
         with self._blas.limit(limits=1, user_api="blas"):
-            return self._convolved(sizes)
+            for layer, rectified, maps in self._maps(sizes, taps, last):
+                for tap in taps:
+                    if (tap.layer, tap.rectified) == (layer, rectified):
+                        found[tap.name] = _averaged(maps)
+            if last.window > 1:
+                found |= self._fully_connected(maps, taps, last)
+        return [found[tap.name] for tap in taps]
 
-    def _convolved(self, sizes: Ints) -> Tensor:
-        """Describe the pixels in the first arena."""
-        source, target = self._arenas
+    def _maps(
+        self, sizes: Ints, taps: Sequence[Tap], last: Tap
+    ) -> Iterator[tuple[str, bool, list[Floats]]]:
+        """Yield layer, whether behind its ReLU, and maps, (h, w, C) each; of every tap at least.
+
+        The pixels are in the first arena; maps are there until the next ones are asked for.
+        """
+        tapped = {(tap.layer, tap.rectified) for tap in taps}
+        names = [part.name for part in self._net.architecture.parts(last.layer)]
+        ceil, source, target = self._net.profile.ceil_mode, *self._arenas
         for layer in self._layers:
-            sizes = self._convolve(layer, source, target, sizes)
+            if layer.name not in names:
+                return
+            linear, own = (layer.name, False) in tapped, (layer.name, True) in tapped
+            # the kernel's own pool leaves no map of the layer itself
+            pooled = layer.pool in names and not (linear or own)
+            sizes = self._convolve(
+                layer, (source, target), sizes, pool=pooled, floor=-np.inf if linear else 0
+            )
             source, target = target, source
-        channels = len(self._layers[-1].bias)
-        maps = [
-            source.flat[begin : begin + h * w * channels].reshape(h, w, channels)
-            for begin, (h, w) in zip(_begins(sizes, channels), sizes, strict=False)
-        ]
-        if not self._connected:
-            return torch.from_numpy(np.stack([m.mean(axis=(0, 1), dtype=np.float64) for m in maps]))
-        return self._fully_connected(maps, target)
+            maps = _views(source, sizes, len(layer.bias))
+            if linear:
+                yield layer.name, False, maps
+                for m in maps:
+                    np.maximum(m, 0, out=m)
+            if not pooled:
+                yield layer.name, True, maps
+            if layer.pool in names:
+                if not pooled:
+                    sizes = _pooled(maps, target, ceil)
+                    source, target = target, source
+                yield layer.pool, True, _views(source, sizes, len(layer.bias))
 
-    def _convolve(self, layer: _Layer, source: _Arena, target: _Arena, sizes: Ints) -> Ints:
+    def _convolve(
+        self,
+        layer: _Layer,
+        arenas: tuple[_Arena, _Arena],
+        sizes: Ints,
+        *,
+        pool: bool,
+        floor: float,
+    ) -> Ints:
         """Convolve all maps from one arena into the other; return their new sizes."""
+        source, target = arenas
         outputs, ceil = len(layer.bias), self._net.profile.ceil_mode
-        after = (sizes + ceil) // 2 if layer.pool else sizes
+        after = (sizes + ceil) // 2 if pool else sizes
         begins = _begins(sizes, layer.channels), _begins(after, outputs)
         maps = source.flat, target.room(int(begins[1][-1]))
         values = kernels.PRODUCTS * (layer.channels + outputs)
         most = max(_JOB_TILES, _JOB_VALUES // values)
         jobs = _jobs(sizes, most, self._threads)
         waiting = iter([(strips, *self._places(layer, sizes, strips)) for strips in jobs])
-        pool = layer.pool, ceil
-        weights = layer.filters, layer.bias
+        pooling = pool, ceil
+        weights = layer.filters, layer.bias, np.float32(floor)
 
         def work(scratch: _Scratch) -> None:
             for strips, places, rows in waiting:  # whoever is free takes the next
@@ -197,13 +244,13 @@ class RaggedVgg:
                     each = _DIRECT_WINDOWS[layer.side]
                     room = scratch.direct(rows, len(layer.filters), outputs)
                     kernels.direct(
-                        maps, begins, sizes, strips, weights, layer.side, pool, each, room
+                        maps, begins, sizes, strips, weights, layer.side, pooling, each, room
                     )
                 else:
                     products = rows, _MOST_TILES
                     planes = scratch.winograd(rows, layer.channels, outputs)
                     kernels.winograd(
-                        maps, begins, sizes, (strips, places), weights, pool, products, planes
+                        maps, begins, sizes, (strips, places), weights, pooling, products, planes
                     )
 
         for future in [self._pool.submit(work, scratch) for scratch in self._scratch]:
@@ -237,7 +284,11 @@ class RaggedVgg:
             )
         return self._counts[other.shape]
 
-    def _rows_of_layer(self, layer: _Connected, room: Callable[[], Floats]) -> RowCounts:
+    def _table(self, size: int) -> Floats:
+        """Return where the windows of connected layers are laid out, (`_FC_WINDOWS`, size)."""
+        return self._spare.room(_FC_WINDOWS * size)[: _FC_WINDOWS * size].reshape(-1, size)
+
+    def _rows_of_layer(self, layer: _Connected, size: int) -> RowCounts:
         part, shape = layer.parts()[0], layer.weight.shape
 
         def multiply(rows: Floats) -> Floats:
@@ -245,38 +296,45 @@ class RaggedVgg:
             return product
 
         if shape not in self._counts:
-            self._counts[shape] = RowCounts(multiply, _FC_WINDOWS, shape[1], room)
+            self._counts[shape] = RowCounts(
+                multiply, _FC_WINDOWS, shape[1], lambda: self._table(size).reshape(-1)
+            )
         return self._counts[shape]
 
-    def _fully_connected(self, maps: Sequence[Floats], spare: _Arena) -> Tensor:
-        """Return (b, D) averages of the last layer over all 7×7 windows of (h, w, C) maps."""
+    def _fully_connected(
+        self, maps: Sequence[Floats], taps: Sequence[Tap], last: Tap
+    ) -> dict[str, Tensor]:
+        """Return (b, D) averages, by tap, over all 7×7 windows of (h, w, C) maps."""
         size = maps[0].shape[2] * WINDOW**2
-
-        def room() -> Floats:
-            return spare.room(_FC_WINDOWS * size)
-
-        counts = [self._rows_of_layer(layer, room) for layer in self._connected]
+        self._spare = next(a for a in self._arenas if not np.may_share_memory(a.flat, maps[0]))
+        names = [layer.name for layer in self._connected]
+        layers = self._connected[: names.index(last.layer) + 1]
+        counts = [self._rows_of_layer(layer, size) for layer in layers]
         period = math.lcm(*(c.period for c in counts))
-        sums = np.zeros((len(maps), len(self._connected[-1].bias)))
+        sums = {tap.name: np.zeros((len(maps), tap.channels)) for tap in taps if tap.layer in names}
         for parts in _together(maps, _FC_WINDOWS, period):
-            last = parts[-1]
-            rows = [
-                c.holding(last.place + len(last.columns)) for c in counts
-            ]  # overwrites the table
-            x = room()[: _FC_WINDOWS * size].reshape(_FC_WINDOWS, size)
+            end = parts[-1].place + len(parts[-1].columns)
+            rows = [c.holding(end) for c in counts]  # overwrites the table
+            x = self._table(size)
             filled = 0
             for part in parts:
                 x[filled : part.place] = 0
                 filled = part.place + len(part.columns)
                 _copy_windows(maps[part.map], part, x[part.place : filled])
             x[filled : rows[0]] = 0
-            for layer, count in zip(self._connected, rows, strict=True):
+            for layer, count in zip(layers, rows, strict=True):
                 x = self._product(x[:count], layer)
-            for part in parts:
-                own = x[part.place : part.place + len(part.columns)]
-                kernels.add_rows(own, sums[part.map])
+                for rectified in (False, True):
+                    if rectified:
+                        np.maximum(x[:count], 0, out=x[:count])
+                    for tap in taps:
+                        if (tap.layer, tap.rectified) == (layer.name, rectified):
+                            _add_windows(x, parts, sums[tap.name])
         windows = [(len(m) - WINDOW + 1) * (m.shape[1] - WINDOW + 1) for m in maps]
-        return torch.from_numpy(sums / np.array(windows)[:, None])
+        return {
+            name: torch.from_numpy(total / np.array(windows)[:, None])
+            for name, total in sums.items()
+        }
 
     def _product(self, x: Floats, layer: _Connected) -> Floats:
         """Return (`_FC_WINDOWS`, K) of (r, L): zeros behind the first r rows."""
@@ -289,8 +347,6 @@ class RaggedVgg:
         for future in [self._pool.submit(work, columns) for columns in layer.parts()]:
             future.result()
         own += layer.bias
-        if layer.rectified:
-            np.maximum(own, 0, out=own)
         return result
 
 
@@ -338,24 +394,56 @@ def _planes(arena: _Arena, length: int) -> Floats:
     return arena.room(kernels.PRODUCTS * stride)[: kernels.PRODUCTS * stride].reshape(-1, stride)
 
 
-def _connected(net: DenseVgg, layer: Layer, *, rectified: bool) -> _Connected:
+def _connected(net: DenseVgg, layer: Layer) -> _Connected:
     values = dict(net.convolutions[layer.name].named_parameters())
     weight = values["weight"].permute(0, 2, 3, 1).flatten(1).numpy()
-    return _Connected(weight=weight, bias=values["bias"].numpy(), rectified=rectified)
+    return _Connected(name=layer.name, weight=weight, bias=values["bias"].numpy())
 
 
-def _prepared(net: DenseVgg, layer: Layer, *, pool: bool) -> _Layer:
+def _prepared(net: DenseVgg, layer: Layer, pool: str) -> _Layer:
     values = dict(net.convolutions[layer.name].named_parameters())
     weight = values["weight"].contiguous().numpy()
     _, channels, side, _ = weight.shape
     tiled = side == 3 and channels >= _FEWEST_CHANNELS
     return _Layer(
+        name=layer.name,
         filters=kernels.transformed_filter(weight) if tiled else kernels.unrolled_filter(weight),
         bias=values["bias"].numpy(),
         side=0 if tiled else side,
         channels=channels,
         pool=pool,
     )
+
+
+def _views(arena: _Arena, sizes: Ints, channels: int) -> list[Floats]:
+    """Return the (h, w, C) maps in an arena."""
+    return [
+        arena.flat[begin : begin + h * w * channels].reshape(h, w, channels)
+        for begin, (h, w) in zip(_begins(sizes, channels), sizes, strict=False)
+    ]
+
+
+def _averaged(maps: Sequence[Floats]) -> Tensor:
+    """Return (n, C) float64, the mean over the cells of each (h, w, C) map."""
+    return torch.from_numpy(np.stack([m.mean(axis=(0, 1), dtype=np.float64) for m in maps]))
+
+
+def _pooled(maps: Sequence[Floats], target: _Arena, ceil: bool) -> Ints:
+    """Take the 2×2 maxima of (h, w, C) maps into an arena; return their sizes."""
+    channels = maps[0].shape[2]
+    sizes = (np.array([m.shape[:2] for m in maps], dtype=np.int64) + ceil) // 2
+    target.room(int(_begins(sizes, channels)[-1]))
+    for m, own in zip(maps, _views(target, sizes, channels), strict=True):
+        ends = 2 * own.shape[0], 2 * own.shape[1]
+        rows = np.maximum.reduceat(m[: ends[0], : ends[1]], range(0, ends[0], 2), axis=0)
+        np.maximum.reduceat(rows, range(0, ends[1], 2), axis=1, out=own)
+    return sizes
+
+
+def _add_windows(rows: Floats, parts: Sequence[_Part], total: npt.NDArray[np.float64]) -> None:
+    """Add the rows of each map's windows to its sum, (n, K)."""
+    for part in parts:
+        kernels.add_rows(rows[part.place : part.place + len(part.columns)], total[part.map])
 
 
 def _begins(sizes: Ints, channels: int) -> Ints:

@@ -86,7 +86,7 @@ def winograd(
     starts: tuple[Ints, Ints],
     sizes: Ints,
     strips: tuple[Ints, Ints],
-    layer: tuple[Floats, Floats],
+    layer: tuple[Floats, Floats, np.float32],
     pool: tuple[bool, bool],
     rows_of_products: tuple[int, int],
     scratch: tuple[Floats, Floats, Floats, Floats],
@@ -99,14 +99,14 @@ def winograd(
         sizes: (n, 2) height and width of the input maps.
         strips: (s, 2) map and number of each strip, and (s,) the row of the products that its first
             tile has.
-        layer: Transformed filter (36, C, K) and bias (K,).
+        layer: Transformed filter (36, C, K), bias (K,), and the floor of what is written.
         pool: Whether 2×2 maxima are taken, and whether their number is rounded up.
         rows_of_products: Of all together, what no strip takes included, and of each but the last.
         scratch: Two times 36 planes for the tiles' values before and after the products, and two
             small ones.
     """
     source, target = maps
-    filters, bias = layer
+    filters, bias, floor = layer
     before, after, small, rows = scratch
     channels, outputs = filters.shape[1], filters.shape[2]
     runs, places = strips
@@ -143,6 +143,7 @@ def winograd(
             _finish(
                 part,
                 bias,
+                floor,
                 target,
                 starts[1][runs[s, 0]],
                 (height, width),
@@ -157,7 +158,7 @@ def direct(
     starts: tuple[Ints, Ints],
     sizes: Ints,
     strips: Ints,
-    layer: tuple[Floats, Floats],
+    layer: tuple[Floats, Floats, np.float32],
     side: int,
     pool: tuple[bool, bool],
     each: int,
@@ -170,14 +171,14 @@ def direct(
         starts: As in `winograd`.
         sizes: As in `winograd`.
         strips: (s, 2) map and number of each strip.
-        layer: Unrolled filter (side·side·C, K) and bias (K,).
+        layer: Unrolled filter (side·side·C, K), bias (K,), and the floor of what is written.
         side: Of the filter, 1 or 3.
         pool: As in `winograd`.
         each: Rows of every product.
         scratch: For the windows, and for their products with the filter.
     """
     source, target = maps
-    filters, bias = layer
+    filters, bias, floor = layer
     windows, rows = scratch
     seen, outputs = filters.shape
     channels = seen // (side * side)
@@ -197,7 +198,7 @@ def direct(
                 _windows(x[y] if 0 <= y < height else x[0], 0 <= y < height, side, channels, own)
         multiply(table, filters, rows[: whole * outputs].reshape(whole, outputs), each)
         part = rows[: count * width * outputs].reshape(count, width, outputs)
-        _finish(part, bias, target, starts[1][strips[s, 0]], (height, width), (top, 0), pool)
+        _finish(part, bias, floor, target, starts[1][strips[s, 0]], (height, width), (top, 0), pool)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -399,6 +400,7 @@ def _combine_out(
 def _finish(
     part: Floats,
     bias: Floats,
+    floor: np.float32,
     target: Floats,
     start: int,
     size: tuple[int, int],
@@ -411,7 +413,6 @@ def _finish(
     """
     outputs = len(bias)
     height, width = min(len(part), size[0] - corner[0]), min(part.shape[1], size[1] - corner[1])
-    zero = np.float32(0)
     if not pool[0]:
         whole = size[1] * outputs
         y = target[start : start + size[0] * whole].reshape(size[0], size[1], outputs)
@@ -419,7 +420,7 @@ def _finish(
             row, own = y[corner[0] + i, corner[1] : corner[1] + width], part[i]
             for w in range(width):
                 for p in range(outputs):
-                    row[w, p] = max(own[w, p] + bias[p], zero)
+                    row[w, p] = max(own[w, p] + bias[p], floor)
         return
     up = 1 if pool[1] else 0
     rows, columns = (size[0] + up) // 2, (size[1] + up) // 2
@@ -432,4 +433,4 @@ def _finish(
             near, far = 2 * w, min(2 * w + 1, width - 1)
             for p in range(outputs):
                 most = max(one[near, p], one[far, p], two[near, p], two[far, p])
-                row[w, p] = max(most + bias[p], zero)
+                row[w, p] = max(most + bias[p], floor)

@@ -232,7 +232,7 @@ def _run(name: str, result: Result, beside: float | None) -> Run:
         difference=None if score.value is None or beside is None else score.value - beside,
         dataset=_dataset(result),
         nets=tuple(dict.fromkeys(f"{s.model} with {s.named_weights}" for s in result.stores)),
-        tap=recipe.tap,
+        tap=", ".join(recipe.tap),
         scales=recipe.scales,
         images=result.splits[0].sizes.get("test", 0),
         classes=len(result.classes),

@@ -95,21 +95,6 @@ class ShardFolder:
         missing = [k for k in range(self.plan.shards) if not self._record_path(k).exists()]
         return [] if self.complete else missing
 
-    def claims(self, stop: Callable[[], bool] = lambda: False) -> Iterator[int]:
-        """Yield pending shards that no living process of this machine has claimed.
-
-        A claim only saves work: it is an advisory lock, which dies with its process. Where two
-        processes compute one shard all the same, the first record wins.
-        """
-        start = random.random()
-        while not stop():
-            free = self.pending()
-            begin = int(start * len(free))
-            claimed = next((k for k in free[begin:] + free[:begin] if self._lease(k)), None)
-            if claimed is None:
-                return
-            yield claimed
-
     def commit(self, number: int, rows: Rows, notes: Mapping[str, Any]) -> bool:
         """Write one shard, and its record if nobody has done so before.
 
@@ -219,7 +204,8 @@ class ShardFolder:
     def _record_path(self, number: int) -> Path:
         return _record_path(self.folder, number)
 
-    def _lease(self, number: int) -> bool:
+    def claim(self, number: int) -> bool:
+        """Claim a pending shard; return whether nobody else has."""
         if number in self._leases:
             return False
         path = self._record_path(number).with_suffix(".lock")
@@ -245,6 +231,35 @@ class ShardFolder:
         descriptor = self._leases.pop(number, None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def claims(
+    stores: Sequence[ShardFolder], stop: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, list[ShardFolder]]]:
+    """Yield pending shards that no living process of this machine has claimed.
+
+    A claim only saves work: it is an advisory lock, which dies with its process. Where two
+    processes compute one shard all the same, the first record wins.
+
+    Args:
+        stores: Those that are made together, with the same rows in the same shards.
+        stop: Whether to claim no more.
+
+    Yields:
+        The number of a shard, and for which of the stores it has been claimed.
+    """
+    start = random.random()
+    while not stop():
+        pending = [(store, {*store.pending()}) for store in stores]
+        free = sorted({number for _, own in pending for number in own})
+        begin = int(start * len(free))
+        for number in free[begin:] + free[:begin]:
+            lacking = (store for store, own in pending if number in own)
+            if claimed := [store for store in lacking if store.claim(number)]:
+                yield number, claimed
+                break
+        else:
+            return
 
 
 def _record_path(folder: Path, number: int) -> Path:

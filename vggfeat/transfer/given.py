@@ -36,7 +36,7 @@ def values_from_stores(paths: Sequence[Path], values: Mapping[str, Any]) -> dict
     """Complete the values of a recipe from stores that are given by their paths.
 
     Args:
-        paths: One store for each net, and for each region of images with boxes.
+        paths: One store for each net and tap, and for each region of images with boxes.
         values: What was asked for; what was not is taken from the stores.
 
     Returns:
@@ -83,7 +83,7 @@ def _read(path: Path) -> _Given:
 
 
 def _options(given: Sequence[_Given], models: Sequence[str] | None) -> dict[str, Any]:
-    """Return what the stores say together: the first word on each option; all nets, all regions.
+    """Return what the stores say together: the first word on each option; all nets, regions, taps.
 
     Args:
         given: The stores.
@@ -92,15 +92,18 @@ def _options(given: Sequence[_Given], models: Sequence[str] | None) -> dict[str,
     options: dict[str, Any] = {}
     weights: dict[str, str] = {}
     regions: dict[str, None] = {}
+    taps: dict[str, None] = {}
     for one in given:
         own = one.row.as_options(one.weights)
         weights.setdefault(one.row.net, own["weights"][0])
         regions |= dict.fromkeys(own["regions"])
+        taps |= dict.fromkeys(own["tap"])
         options |= {k: v for k, v in own.items() if options.get(k) is None}
     return options | {
         "models": tuple(weights),
         "weights": tuple(weights.get(name, options["weights"][0]) for name in models or weights),
         "regions": tuple(regions),
+        "tap": tuple(taps),
     }
 
 

@@ -20,7 +20,7 @@ from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import at_hand
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.precisions import PRECISIONS
-from vggfeat.recipe import Machine, Recipe
+from vggfeat.recipe import Described, Machine, Recipe
 from vggfeat.report.result import ResultError, StoreUsed
 from vggfeat.store.layout import PLAN, StorePlan
 from vggfeat.transfer.origin import as_run
@@ -164,7 +164,7 @@ def _predicted(
 def _job(
     trained: Trained, used: StoreUsed, dataset: Dataset, machine: Machine, watch: Watch
 ) -> StoreJob:
-    """Decide how the net of one store describes new images."""
+    """Decide how the net and the tap of one store describe new images."""
     known = published_as(used.weights, used.weights_sha256)
     profile = trained.recipe.profile if known is None else None  # a published file tells its own
     source = trained.recipe.weights_of(used.model)
@@ -176,7 +176,8 @@ def _job(
     _check_weights(trained, used, recipe, known)
     own = PRECISIONS[recipe.precision].calibrated
     calibrated = _calibrated(trained, used, machine) if own else None
-    job = job_of(recipe, machine, dataset, (used.model, "image"), watch, calibrated)
+    which = Described(used.model, "image", used.recipe["tap"])
+    job = job_of(recipe, machine, dataset, which, watch, calibrated)
     for difference in _differences(used.recipe, job.identity.recipe):
         _log.warning("not quite as in training, %s: %s", used.model, difference)
     return job

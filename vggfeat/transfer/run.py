@@ -20,7 +20,7 @@ from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import open_for
 from vggfeat.extraction.workers import extract
 from vggfeat.files.publish import make_folder
-from vggfeat.recipe import Machine, Recipe, Region
+from vggfeat.recipe import Described, Machine, Recipe
 from vggfeat.report.result import (
     AGAIN,
     Result,
@@ -51,7 +51,7 @@ def evaluate(
         recipe: What to do.
         machine: Where.
         watch: Told of the progress.
-        stores: One for each net, in place of those that the recipe's images would have; the
+        stores: One for each net and tap, in place of those that the recipe's images would have; the
             images need not be on disk then.
 
     Raises:
@@ -85,7 +85,7 @@ def open_blocks(
     """Open the data set of a recipe and the stores that describe it, for as long as they are read.
 
     Args:
-        recipe: Names the data set, nets and regions.
+        recipe: Names the data set, nets, regions and taps.
         machine: Where they are looked for.
         watch: Told of the hashing.
         stores: As in `evaluate`.
@@ -116,9 +116,9 @@ def open_blocks(
 
 
 def _found_store(
-    recipe: Recipe, machine: Machine, dataset: Dataset, described: tuple[str, Region], watch: Watch
+    recipe: Recipe, machine: Machine, dataset: Dataset, described: Described, watch: Watch
 ) -> Path:
-    """Return the store of one net and region; where there is none, tell what is near it."""
+    """Return the store of one net, region and tap; where there is none, tell what is near it."""
     job = job_of(recipe, machine, dataset, described, watch)
     try:
         return find_store(job, recipe)
@@ -157,7 +157,7 @@ def _images(result: Result) -> list[str]:
 
 
 def check_stores(result: Result, source: str) -> None:
-    """Check that a result names one store for each net and region of its recipe.
+    """Check that a result names one store for each net, region and tap of its recipe.
 
     Args:
         result: Any result.
@@ -166,12 +166,12 @@ def check_stores(result: Result, source: str) -> None:
     Raises:
         ResultError: If it does not.
     """
-    held = tuple((store.model, store.region) for store in result.stores)
-    wanted = result.recipe.described
+    held = [f"{one.model} {one.region} {one.recipe.get('tap')}" for one in result.stores]
+    wanted = [*map(str, result.recipe.described)]
     if held != wanted:
         raise ResultError(
-            f"{source} names stores of {', '.join(map(' '.join, held)) or 'no net'}.",
-            f"Its recipe wants {', '.join(map(' '.join, wanted))}.",
+            f"{source} names stores of {', '.join(held) or 'no net'}.",
+            f"Its recipe wants {', '.join(wanted)}.",
             AGAIN,
         )
 
@@ -221,11 +221,13 @@ def run(recipe: Recipe, machine: Machine, watch: Watch) -> tuple[Path, Path]:
 
 
 def _check_described(stores: Sequence[DescriptorStore], recipe: Recipe) -> None:
-    """Check that stores that were given by their paths are one for each net and region."""
-    held = tuple((store.recipe["net"], store.recipe.get("region", "image")) for store in stores)
-    if held and held != recipe.described:
+    """Check that stores that were given by their paths are one for each net, region and tap."""
+    rows = [store.recipe for store in stores]
+    held = [f"{row['net']} {row.get('region', 'image')} {row['tap']}" for row in rows]
+    wanted = [*map(str, recipe.described)]
+    if held and held != wanted:
         raise RecipeError(
-            f"The stores hold {', '.join(map(' '.join, held))}.",
-            f"Expected one each, in this order: {', '.join(map(' '.join, recipe.described))}.",
+            f"The stores hold {', '.join(held)}.",
+            f"Expected one each, in this order: {', '.join(wanted)}.",
             "Pass --store so often, or none.",
         )

@@ -1,4 +1,4 @@
-"""What the SVM sees: rows of stores, scales joined, nets and regions fused."""
+"""What the SVM sees: rows of stores, scales joined, nets, regions and taps fused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One store, open: a net, and what of each image it describes.
+    """One store, open: a net and a tap, and what of each image they describe.
 
     Attributes:
         store: Its rows.
@@ -66,13 +66,13 @@ def blocks_of(stores: Sequence[DescriptorStore], dataset: Dataset, recipe: Recip
     """Return the blocks of a recipe's fused descriptor.
 
     Args:
-        stores: One for each net and region, in the recipe's order.
+        stores: One for each net, region and tap, in the recipe's order.
         dataset: The recipe's.
-        recipe: Says which nets and regions.
+        recipe: Says which nets, regions and taps.
     """
     return [
-        Block(store=store, region=region, rows=dataset.of_region(region))
-        for store, (_, region) in zip(stores, recipe.described, strict=True)
+        Block(store=store, region=one.region, rows=dataset.of_region(one.region))
+        for store, one in zip(stores, recipe.described, strict=True)
     ]
 
 
@@ -102,10 +102,10 @@ def read_fused(held: Sequence[Block], ids: Sequence[str], recipe: Recipe) -> Des
 
 
 def fused(held: Sequence[Rows], recipe: Recipe) -> Descriptors:
-    """Return what the SVM sees of n items: scales joined, then nets and regions fused.
+    """Return what the SVM sees of n items: scales joined, then nets, regions and taps fused.
 
     Args:
-        held: The rows of each net and region, in the recipe's order.
+        held: The rows of each net, region and tap, in the recipe's order.
         recipe: Says how.
 
     Returns:
