@@ -509,12 +509,22 @@ def test_accuracy_shows_the_recall_of_classes(tmp_path: Path) -> None:
     assert len(page.named("Bars of recall in percent for 2 classes, the best first")) == 1
 
 
+def test_random_weights_are_not_set_beside_the_published_figure(tmp_path: Path) -> None:
+    result = caltech(5, 4)
+    assert "ours minus published" in Page(written(tmp_path, result)).text
+    random = result.stores[0].model_copy(update={"weights_family": "random"})
+    page = Page(written(tmp_path, result.model_copy(update={"stores": (random,)})))
+    assert "ours minus published" not in page.text
+    assert "published mean" not in page.text
+    assert "published: 91.8 ± 1.0 %" in page.text
+
+
 def test_files_are_told_by_name_and_digest(tmp_path: Path) -> None:
     result = caltech(5, 4)
     rounded = result.stores[0].model_copy(update={"weights_rounded_to_bits": 8})
     result = result.model_copy(update={"stores": (rounded, result.stores[1])})
     page = Page(written(tmp_path, result))
-    assert "vgg16.caffemodel, rounded to 8 bits, vgg19.caffemodel" in page.text
+    assert "vgg16.caffemodel, rounded to 8 bits; vgg19.caffemodel" in page.text
     assert "vgg16.caffemodel, rounded to 8 bits (oxford)" in page.text
     assert page.text.count("d4" * 32) == page.text.count("a1" * 32) == 2
     assert "manifest SHA-256 d4d4d4d4…" in page.text
