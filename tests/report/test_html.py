@@ -492,8 +492,13 @@ def test_interval_chance_and_accuracy_stand_beside_the_score(tmp_path: Path) -> 
     assert "accuracy 91.2 %, 95 % interval 88.0 to 93.1; chance 21.5" in page.text
     assert "of 1,234 resamples of the test images" in page.text
     feet = [text for path, text in page.texts if "table#per-class tfoot" in path]
-    assert feet[feet.index("95 % interval") :][1:4] == ["–", "–", "87.3 to 92.0"]
-    assert feet[feet.index("chance") :][1:4] == ["–", "–", "20.0"]
+    assert feet[-6:] == ["90.0", "87.3 to 92.0", "chance", "–", "–", "20.0"]
+    heads = [text for path, text in page.texts if path.endswith("table#per-class thead tr th")]
+    assert heads[3:5] == ["recall, %", "95 % interval"]
+    classes = [record.model_copy(update={"interval": (0.125, 0.75)}) for record in result.classes]
+    shown = Page(written(tmp_path, result.model_copy(update={"classes": classes, **values})))
+    assert shown.cells.count("12.5 to 75.0") == 5
+    assert page.cells.count("–") == 5
     old: dict[str, object] = {"intervals": {}, "chance": {}, "resamples": None}
     page = Page(written(tmp_path, result.model_copy(update=old)))
     assert "95 % interval –; chance –" in page.text

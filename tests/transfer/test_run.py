@@ -251,6 +251,10 @@ def test_the_interval_is_that_of_resampled_test_images(tiny_voc: Path, machine: 
         by_chance = chance(MEASURES[name], scores, labels, 3)
         assert result.chance[name] == result.splits[0].chance[name] == by_chance
     assert result.resamples == RESAMPLES
+    rows = [np.repeat(np.arange(len(labels)), counts) for counts in draws.T]
+    cats = [average_precision(scores[r, 0], labels[r, 0], measure="voc2007") for r in rows]
+    expected = tuple(np.nanquantile(cats, [0.025, 0.975]).tolist())
+    assert result.classes[0].interval == pytest.approx(expected, abs=1e-12)
     again = evaluate(wanted, machine, Watch()).result
     assert (again.intervals, again.chance) == (result.intervals, result.chance)
 
@@ -470,8 +474,13 @@ def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machin
     extract(wanted, machine, Watch())
     result = evaluate(wanted, machine, Watch()).result
     assert result.measure == "mean_class_recall"
-    assert result.score == 1.0
+    assert result.score == result.means["accuracy"] == 1.0
     assert [c.values["mean_class_recall"] for c in result.classes] == [1.0, 1.0]
+    counted = evaluate(wanted.model_copy(update={"measure": "accuracy"}), machine, Watch()).result
+    assert (counted.measure, counted.score) == ("accuracy", 1.0)
+    assert counted.splits[0].search.measure == "accuracy"
+    assert counted.intervals["accuracy"] == counted.classes[0].interval == (1.0, 1.0)
+    assert "mean_class_recall 100.00, 95 % interval 100.00 to 100.00" in result_text(counted)
 
 
 @pytest.fixture
