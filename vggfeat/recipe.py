@@ -379,7 +379,7 @@ def published_path(path: str) -> str:
     >>> published_path("/home/me/photos"), published_path("data/photos"), published_path("oxford")
     ('photos', 'data/photos', 'oxford')
     """
-    return Path(path).name if Path(path).is_absolute() else path
+    return (Path(path).name or path) if Path(path).is_absolute() else path
 
 
 def check_measure(recipe: Recipe, *, one_class: bool | None) -> None:

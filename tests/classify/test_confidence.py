@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vggfeat.classify.confidence import RESAMPLES, chance, interval, resampled_means, resamples
+from vggfeat.classify.confidence import RESAMPLES, chance, interval, resampled, resamples
 from vggfeat.classify.measures import (
     AP_MEASURES,
     DEALS,
@@ -59,10 +59,15 @@ def cases() -> list[tuple[str, str]]:
 def test_a_resampled_score_is_that_of_the_repeated_images(name: str, kind: str) -> None:
     scores, labels = an_experiment(kind)
     counts = resamples(len(labels), seed=3, split=1)[:, :150]
-    found = resampled_means(MEASURES[name], scores, labels, counts)
+    found = resampled(MEASURES[name], scores, labels, counts)[0]
     expected = [really(MEASURES[name], scores, labels, column) for column in counts.T]
     assert np.abs(found - expected).max() <= 1e-12
     assert np.ptp(expected) > 0.1
+    each = resampled(MEASURES[name], scores, labels, counts)[1]
+    for number in (0, 77):
+        rows = np.repeat(np.arange(len(labels)), counts[:, number])
+        theirs = MEASURES[name].of_classes(scores[rows], labels[rows])
+        assert each[:, number] == pytest.approx(theirs, abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", AP_MEASURES)
@@ -93,7 +98,7 @@ def test_where_every_image_is_drawn_once_the_score_is_that_of_the_images() -> No
     scores, labels = an_experiment("one class", 300)
     once = np.ones((300, 1), dtype=np.int32)
     for measure in MEASURES.values():
-        [found] = resampled_means(measure, scores, labels, once)
+        [found] = resampled(measure, scores, labels, once)[0]
         assert found == pytest.approx(measure.of_all(scores, labels)[0], abs=1e-12)
 
 
@@ -101,9 +106,9 @@ def test_a_class_without_a_positive_leaves_the_mean_of_that_resample() -> None:
     labels = np.array([[1, -1], [-1, 1], [-1, 1], [1, -1]])
     scores = np.array([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 1.0]])
     counts = np.array([[2, 0, 4], [0, 2, 0], [0, 2, 0], [2, 0, 0]])
-    recalls = resampled_means(MEASURES["mean_class_recall"], scores, labels, counts)
+    recalls = resampled(MEASURES["mean_class_recall"], scores, labels, counts)[0]
     assert recalls.tolist() == [1.0, 0.5, 1.0]
-    nothing = resampled_means(MEASURES["voc2010"], scores, np.full((4, 2), -1), counts)
+    nothing = resampled(MEASURES["voc2010"], scores, np.full((4, 2), -1), counts)[0]
     assert np.isnan(nothing).all()
     assert interval([nothing]) is None
 
@@ -124,7 +129,7 @@ def test_the_interval_of_an_accuracy_is_that_of_a_binomial() -> None:
     n, right = 2000, 1600
     labels = np.where(np.arange(n)[:, None] % 2 == np.arange(2), 1, -1)
     scores = np.where(np.arange(n)[:, None] < right, labels, -labels).astype(float)
-    means = resampled_means(MEASURES["accuracy"], scores, labels, resamples(n, 0, 1))
+    means = resampled(MEASURES["accuracy"], scores, labels, resamples(n, 0, 1))[0]
     deviation = np.sqrt(0.8 * 0.2 / n)
     assert means.std() == pytest.approx(deviation, rel=0.1)
     found = interval([means])
@@ -136,7 +141,7 @@ def test_the_interval_of_several_splits_is_that_of_their_mean() -> None:
     """Splits are drawn from independently: of k alike it is narrower by the root of k."""
     scores, labels = an_experiment("one class", 400)
     recall = MEASURES["mean_class_recall"]
-    each = [resampled_means(recall, scores, labels, resamples(400, 0, n)) for n in range(1, 5)]
+    each = [resampled(recall, scores, labels, resamples(400, 0, n))[0] for n in range(1, 5)]
     found, alone = interval(each), interval(each[:1])
     assert found is not None
     assert alone is not None
@@ -152,8 +157,8 @@ def test_a_measure_without_a_fast_form_is_really_resampled() -> None:
         name="slow", label="", column="", short="", of_classes=MEASURES["voc2010"].of_classes
     )
     counts = resamples(20, 0, 1)[:, :120]
-    theirs = resampled_means(MEASURES["voc2010"], scores, labels, counts)
-    assert np.abs(resampled_means(slow, scores, labels, counts) - theirs).max() <= 1e-12
+    theirs = resampled(MEASURES["voc2010"], scores, labels, counts)[0]
+    assert np.abs(resampled(slow, scores, labels, counts)[0] - theirs).max() <= 1e-12
     assert chance(slow, scores, labels, 0) == pytest.approx(
         chance(MEASURES["voc2010"], scores, labels, 0), abs=0.03
     )

@@ -253,7 +253,7 @@ def test_each_class_tells_for_itself_whether_validation_decides(
     assert undecided(decided, ["a", "b", "c"]) is None
 
 
-@pytest.mark.parametrize("measure", ["voc2007", "voc2010", "mean_class_recall"])
+@pytest.mark.parametrize("measure", ["voc2007", "voc2010", "mean_class_recall", "accuracy"])
 def test_validation_figures_are_those_of_the_exact_solution(measure: str) -> None:
     """As printed; a gap of 1e-3 misses AP by 0.5 points, recall by 1.6; one of 1e-4 AP by 0.2."""
     random = np.random.default_rng(37)

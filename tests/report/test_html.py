@@ -492,8 +492,13 @@ def test_interval_chance_and_accuracy_stand_beside_the_score(tmp_path: Path) -> 
     assert "accuracy 91.2 %, 95 % interval 88.0 to 93.1; chance 21.5" in page.text
     assert "of 1,234 resamples of the test images" in page.text
     feet = [text for path, text in page.texts if "table#per-class tfoot" in path]
-    assert feet[feet.index("95 % interval") :][1:4] == ["–", "–", "87.3 to 92.0"]
-    assert feet[feet.index("chance") :][1:4] == ["–", "–", "20.0"]
+    assert feet[-6:] == ["90.0", "87.3 to 92.0", "chance", "–", "–", "20.0"]
+    heads = [text for path, text in page.texts if path.endswith("table#per-class thead tr th")]
+    assert heads[3:5] == ["recall, %", "95 % interval"]
+    classes = [record.model_copy(update={"interval": (0.125, 0.75)}) for record in result.classes]
+    shown = Page(written(tmp_path, result.model_copy(update={"classes": classes, **values})))
+    assert shown.cells.count("12.5 to 75.0") == 5
+    assert page.cells.count("–") == 5
     old: dict[str, object] = {"intervals": {}, "chance": {}, "resamples": None}
     page = Page(written(tmp_path, result.model_copy(update=old)))
     assert "95 % interval –; chance –" in page.text
@@ -509,12 +514,22 @@ def test_accuracy_shows_the_recall_of_classes(tmp_path: Path) -> None:
     assert len(page.named("Bars of recall in percent for 2 classes, the best first")) == 1
 
 
+def test_random_weights_are_not_set_beside_the_published_figure(tmp_path: Path) -> None:
+    result = caltech(5, 4)
+    assert "ours minus published" in Page(written(tmp_path, result)).text
+    random = result.stores[0].model_copy(update={"weights_family": "random"})
+    page = Page(written(tmp_path, result.model_copy(update={"stores": (random,)})))
+    assert "ours minus published" not in page.text
+    assert "published mean" not in page.text
+    assert "published: 91.8 ± 1.0 %" in page.text
+
+
 def test_files_are_told_by_name_and_digest(tmp_path: Path) -> None:
     result = caltech(5, 4)
     rounded = result.stores[0].model_copy(update={"weights_rounded_to_bits": 8})
     result = result.model_copy(update={"stores": (rounded, result.stores[1])})
     page = Page(written(tmp_path, result))
-    assert "vgg16.caffemodel, rounded to 8 bits, vgg19.caffemodel" in page.text
+    assert "vgg16.caffemodel, rounded to 8 bits; vgg19.caffemodel" in page.text
     assert "vgg16.caffemodel, rounded to 8 bits (oxford)" in page.text
     assert page.text.count("d4" * 32) == page.text.count("a1" * 32) == 2
     assert "manifest SHA-256 d4d4d4d4…" in page.text

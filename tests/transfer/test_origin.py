@@ -15,6 +15,7 @@ from tests.conftest import photo
 from tests.support import layouts
 from vggfeat.cli import main
 from vggfeat.data.folder import named_images
+from vggfeat.extraction import plan
 from vggfeat.extraction.workers import extract
 from vggfeat.files.digests import sha256_of
 from vggfeat.nets.architectures import ARCHITECTURES
@@ -28,6 +29,7 @@ from vggfeat.store.layout import StorePlan
 from vggfeat.transfer.origin import as_run
 from vggfeat.transfer.predict import open_trained, predict
 from vggfeat.transfer.run import evaluate, write, write_report
+from vggfeat.version import versions
 from vggfeat.watch import Watch
 
 
@@ -123,6 +125,21 @@ def test_the_digest_of_the_images_is_that_of_those_that_are_used(made: Made) -> 
     assert store.fingerprint == whole.fingerprint  # the same store serves
     assert store.images == 3
     assert store.manifest_sha256 != whole.manifest_sha256
+
+
+def test_weights_that_a_file_has_rounded_are_told(
+    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded = {**versions(), "weights_rounded_to_bits": 8}
+    monkeypatch.setattr(plan, "versions", lambda: rounded)
+    values = {"models": ["vgg16-thin"], "weights": ["random:0"], "scales": [224], "grid": [1.0]}
+    recipe = Recipe.build({**values, "dataset": f"voc:{tiny_voc}"}, "a test")
+    machine = Machine(cache=tmp_path / "features", results=tmp_path / "results", workers=1)
+    extract(recipe, machine, Watch())
+    result = Result.read(write(evaluate(recipe, machine, Watch()), machine))
+    assert result.stores[0].weights_rounded_to_bits == 8
+    said = "vgg16-thin has random weights (random:0, rounded to 8 bits): a substitute."
+    assert said in result.warnings
 
 
 def test_relative_paths_stay_as_they_were_given() -> None:

@@ -21,7 +21,8 @@ from tests.conftest import photo
 from tests.data.test_action import write_tree as write_action_tree
 from tests.support.reference import devkit_average_precision
 from vggfeat import child
-from vggfeat.classify.measures import average_precision
+from vggfeat.classify.confidence import RESAMPLES, chance, resamples
+from vggfeat.classify.measures import MEASURES, average_precision
 from vggfeat.data import caltech
 from vggfeat.errors import (
     DatasetError,
@@ -230,6 +231,32 @@ def test_values_of_c_that_validation_cannot_tell_apart_are_named(
     assert doubt in caplog.text
     assert not any("edge" in warning for warning in result.warnings)
     assert result.splits[0].c == (1.0,)
+
+
+def test_the_interval_is_that_of_resampled_test_images(tiny_voc: Path, machine: Machine) -> None:
+    wanted = recipe(tiny_voc, seed=3)
+    extract(wanted, machine, Watch())
+    evaluation = evaluate(wanted, machine, Watch())
+    result, [run] = evaluation.result, evaluation.runs
+    labels, scores = run.samples["test"].labels, run.fitted.scores
+    draws = resamples(len(labels), seed=3, split=1)
+    for name in ("voc2007", "voc2010"):
+        each = [
+            MEASURES[name].of_all(scores[rows], labels[rows])[0]
+            for rows in (np.repeat(np.arange(len(labels)), counts) for counts in draws.T)
+        ]
+        expected = tuple(np.nanquantile(each, [0.025, 0.975]).tolist())
+        assert result.intervals[name] == pytest.approx(expected, abs=1e-12)
+        assert result.splits[0].intervals == result.intervals
+        by_chance = chance(MEASURES[name], scores, labels, 3)
+        assert result.chance[name] == result.splits[0].chance[name] == by_chance
+    assert result.resamples == RESAMPLES
+    rows = [np.repeat(np.arange(len(labels)), counts) for counts in draws.T]
+    cats = [average_precision(scores[r, 0], labels[r, 0], measure="voc2007") for r in rows]
+    expected = tuple(np.nanquantile(cats, [0.025, 0.975]).tolist())
+    assert result.classes[0].interval == pytest.approx(expected, abs=1e-12)
+    again = evaluate(wanted, machine, Watch()).result
+    assert (again.intervals, again.chance) == (result.intervals, result.chance)
 
 
 def test_a_result_reads_back_as_it_was_written(tiny_voc: Path, machine: Machine) -> None:
@@ -447,8 +474,13 @@ def test_a_folder_is_scored_by_mean_class_recall(tmp_path: Path, machine: Machin
     extract(wanted, machine, Watch())
     result = evaluate(wanted, machine, Watch()).result
     assert result.measure == "mean_class_recall"
-    assert result.score == 1.0
+    assert result.score == result.means["accuracy"] == 1.0
     assert [c.values["mean_class_recall"] for c in result.classes] == [1.0, 1.0]
+    counted = evaluate(wanted.model_copy(update={"measure": "accuracy"}), machine, Watch()).result
+    assert (counted.measure, counted.score) == ("accuracy", 1.0)
+    assert counted.splits[0].search.measure == "accuracy"
+    assert counted.intervals["accuracy"] == counted.classes[0].interval == (1.0, 1.0)
+    assert "mean_class_recall 100.00, 95 % interval 100.00 to 100.00" in result_text(counted)
 
 
 @pytest.fixture
@@ -469,6 +501,30 @@ def three_splits(
     wanted = recipe(tmp_path, dataset="caltech101", grid=[1.0], **defaults)
     extract(wanted, machine, Watch())
     return evaluate(wanted, machine, Watch()), machine
+
+
+def test_the_interval_of_several_splits_is_that_of_their_mean(
+    three_splits: tuple[Evaluation, Machine],
+) -> None:
+    evaluation, _ = three_splits
+    result = evaluation.result
+    for name in ("mean_class_recall", "accuracy"):
+        each = []
+        for number, run in enumerate(evaluation.runs, 1):
+            labels, scores = run.samples["test"].labels, run.fitted.scores
+            draws = resamples(len(labels), seed=0, split=number)
+            rows = [np.repeat(np.arange(len(labels)), counts) for counts in draws.T]
+            each.append([MEASURES[name].of_all(scores[r], labels[r])[0] for r in rows])
+        expected = tuple(np.quantile(np.mean(each, axis=0), [0.025, 0.975]).tolist())
+        assert result.intervals[name] == pytest.approx(expected, abs=1e-12)
+        assert result.chance[name] == pytest.approx(1 / 3, abs=0.05)
+    right = [
+        np.mean(run.fitted.scores.argmax(1) == run.samples["test"].labels.argmax(1))
+        for run in evaluation.runs
+    ]
+    assert result.means["accuracy"] == pytest.approx(np.mean(right))
+    assert result.deviations["accuracy"] == pytest.approx(np.std(right, ddof=1))
+    assert "accuracy" not in result.classes[0].values
 
 
 def test_several_splits_share_a_store_and_give_mean_and_deviation(

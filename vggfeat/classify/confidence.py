@@ -13,7 +13,7 @@ for a result; here they are ranked once and counted `RESAMPLES` times.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,9 @@ def resamples(images: int, seed: int, split: int) -> npt.NDArray[np.int32]:
     return counts
 
 
-def resampled_means(measure: Measure, scores: Scores, labels: Labels, counts: Counts) -> Doubles:
+def resampled(
+    measure: Measure, scores: Scores, labels: Labels, counts: Counts
+) -> tuple[Doubles, Doubles]:
     """Return what a measure is over each resample.
 
     A class that has no positive in a resample leaves its mean, as it leaves that of the images
@@ -59,35 +61,33 @@ def resampled_means(measure: Measure, scores: Scores, labels: Labels, counts: Co
         counts: (n, R), from `resamples`.
 
     Returns:
-        (R,), the mean over classes or images; NaN for a resample without any number.
+        (R,), the means over classes or images, and (K, R), the numbers of the classes; NaN where a
+        resample has none.
     """
-    found = [np.empty(0)]
-    for start in range(0, counts.shape[1], _AT_ONCE):
-        some = np.ascontiguousarray(counts[:, start : start + _AT_ONCE])
-        if measure.resampled is None:
-            found.append(np.array([*_drawn(measure, scores, labels, some)]))
-            continue
-        each = measure.resampled(scores, labels, some)
-        weights = (~np.isnan(each)).astype(np.float64)
-        if measure.over_images_of is not None:
-            weights *= (labels > 0).T.astype(np.float64) @ some
-        total = weights.sum(axis=0)
-        sums = (np.where(weights > 0, each, 0) * weights).sum(axis=0)
-        found.append(np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0))
-    return np.concatenate(found)
+    parts = [
+        _numbers(measure, scores, labels, np.ascontiguousarray(counts[:, start : start + _AT_ONCE]))
+        for start in range(0, counts.shape[1], _AT_ONCE)
+    ]
+    each = np.concatenate(parts, axis=1)
+    weights = (~np.isnan(each)).astype(np.float64)
+    if measure.over_images_of is not None:
+        weights *= (labels > 0).T.astype(np.float64) @ counts
+    total = weights.sum(axis=0)
+    sums = (np.where(weights > 0, each, 0) * weights).sum(axis=0)
+    return np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0), each
 
 
-def interval(means: Sequence[Doubles]) -> tuple[float, float] | None:
+def interval(values: Sequence[Doubles]) -> tuple[float, float] | None:
     """Return the interval that holds `LEVEL` of the resampled scores, as much beyond each end.
 
     Args:
-        means: For each split its (R,) resampled means; of several splits the interval is that of
+        values: For each split its (R,) resampled scores; of several splits the interval is that of
             their mean.
 
     Returns:
         Low and high; None if no resample has a number.
     """
-    joined = np.mean(means, axis=0)
+    joined = np.mean(values, axis=0)
     known = joined[~np.isnan(joined)]
     if not len(known):
         return None
@@ -119,9 +119,9 @@ def chance(measure: Measure, scores: Scores, labels: Labels, seed: int) -> float
     return float(np.mean([measure.of_all(some, labels)[0] for some in dealt]))
 
 
-def _drawn(measure: Measure, scores: Scores, labels: Labels, counts: Counts) -> Iterator[float]:
-    """Yield what a measure is over each resample, with the images really repeated."""
-    rows = np.arange(len(labels))
-    for column in counts.T:
-        repeated = np.repeat(rows, column)
-        yield measure.of_all(scores[repeated], labels[repeated])[0]
+def _numbers(measure: Measure, scores: Scores, labels: Labels, counts: Counts) -> Doubles:
+    """Return the (K, R) numbers of some resamples; without a fast form they are really drawn."""
+    if measure.resampled is not None:
+        return measure.resampled(scores, labels, counts)
+    drawn = (np.repeat(np.arange(len(labels)), column) for column in counts.T)
+    return np.array([measure.of_classes(scores[rows], labels[rows]) for rows in drawn]).T

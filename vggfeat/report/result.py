@@ -168,6 +168,7 @@ class ClassResult(_Record):
         train: Positives in train and val.
         test: Positives in test.
         values: Of each measure that was taken, by its name in `MEASURES`, [0, 1].
+        interval: The 95 % interval of the number by the experiment's own measure, as in `Result`.
         note: Why there is no number.
         curve: (recall, precision) points of the test ranking, ascending in recall, thinned.
         best: Best-scored test images.
@@ -180,6 +181,7 @@ class ClassResult(_Record):
     train: Count
     test: Count
     values: dict[str, Share | None]
+    interval: Interval | None = None
     note: str | None
     curve: tuple[tuple[Share, Share], ...]
     best: tuple[Example, ...]

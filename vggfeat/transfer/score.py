@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.classify.confidence import RESAMPLES, chance, interval, resampled_means, resamples
+from vggfeat.classify.confidence import RESAMPLES, chance, interval, resampled, resamples
 from vggfeat.classify.measures import (
     Doubles,
     Scores,
@@ -100,10 +100,25 @@ def means(
     return values, counted
 
 
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """How far the scores of one split can be trusted.
+
+    Attributes:
+        means: Of each measure its (R,) means over resamples of the test images.
+        own: (K, R) numbers of the classes by the experiment's own measure.
+        chance: Of each measure what it is by chance; None where there is no number.
+    """
+
+    means: dict[str, Doubles]
+    own: Doubles
+    chance: dict[str, float | None]
+
+
 def confidence(
     labels: Labels, scores: Scores, kind: Kind, measure: str, draw: tuple[int, int]
-) -> tuple[dict[str, Doubles], dict[str, float | None]]:
-    """Return the resampled means of each measure, (R,), and what it is by chance.
+) -> Confidence:
+    """Score resamples of the test images, and what is dealt at random.
 
     Args:
         labels: (m, K) of the test images.
@@ -114,9 +129,12 @@ def confidence(
     """
     counts = resamples(len(labels), *draw)
     asked = measures_for(one_class=kind is Kind.ONE_CLASS, own=measure)
-    resampled = {one.name: resampled_means(one, scores, labels, counts) for one in asked}
-    by_chance = {one.name: number(chance(one, scores, labels, draw[0])) for one in asked}
-    return resampled, by_chance
+    found = {one.name: resampled(one, scores, labels, counts) for one in asked}
+    return Confidence(
+        means={name: means for name, (means, _) in found.items()},
+        own=found[measure][1],
+        chance={one.name: number(chance(one, scores, labels, draw[0])) for one in asked},
+    )
 
 
 def class_means(splits: Sequence[tuple[ClassResult, ...]]) -> tuple[ClassResult, ...]:
@@ -212,7 +230,7 @@ class SplitRun:
             those of several need not fit into memory together.
         fitted: The search, the classifiers and the test scores.
         outcome: What a result keeps of it.
-        resampled: Of each measure its (R,) means over resamples of the test images.
+        confidence: How far its scores can be trusted.
         classes: One for each class.
         confusion: Counts of (true, predicted) classes; empty where an image has any number.
     """
@@ -220,7 +238,7 @@ class SplitRun:
     samples: dict[str, Sample]
     fitted: Fitted
     outcome: SplitOutcome
-    resampled: dict[str, Doubles]
+    confidence: Confidence
     classes: tuple[ClassResult, ...]
     confusion: Counter[tuple[int, int]]
 
@@ -257,7 +275,7 @@ def split_run(
     test = samples["test"]
     measured = test.labels, scores, dataset.kind, recipe.measure
     values, counted = means(*measured)
-    resampled, by_chance = confidence(*measured, (recipe.seed, split))
+    trust = confidence(*measured, (recipe.seed, split))
     published = published_ids(item.id for item in dataset.items)
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
@@ -280,10 +298,10 @@ def split_run(
             c=tuple(sorted(set(search.c))),
             means=values,
             counted=counted,
-            intervals={name: interval([some]) for name, some in resampled.items()},
-            chance=by_chance,
+            intervals={name: interval([some]) for name, some in trust.means.items()},
+            chance=trust.chance,
         ),
-        resampled=resampled,
+        confidence=trust,
         classes=class_results(
             dataset.classes,
             search.c,
@@ -313,7 +331,10 @@ def result_of(
         seconds: Time of each step.
     """
     outcomes = tuple(run.outcome for run in runs)
-    classes = class_means([run.classes for run in runs])
+    classes = tuple(
+        one.model_copy(update={"interval": interval([run.confidence.own[k] for run in runs])})
+        for k, one in enumerate(class_means([run.classes for run in runs]))
+    )
     confused = sum((run.confusion for run in runs), Counter[tuple[int, int]]())
     values, deviations = split_means([outcome.means for outcome in outcomes])
     identity = [recipe.canonical(), [store.weights_sha256 for store in stores]]
@@ -330,7 +351,7 @@ def result_of(
         confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
         deviations=deviations,
-        intervals={name: interval([run.resampled[name] for run in runs]) for name in values},
+        intervals={name: interval([run.confidence.means[name] for run in runs]) for name in values},
         chance={name: _mean([one.chance[name] for one in outcomes]) for name in values},
         resamples=RESAMPLES,
         measure=recipe.measure,
