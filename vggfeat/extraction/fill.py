@@ -59,6 +59,8 @@ def fill(job: StoreJob, machine: Machine, watch: Watch) -> Path:
         plan = plan_of(job, machine)
         tell_near_matches(job)
         net = None if (job.folder / PLAN).exists() else _net(job)  # refused ones leave no folder
+        if net is not None:
+            plan = _noted(plan, net)
         with ShardFolder(job.folder, plan) as shards:
             told = False
             while shards.pending():
@@ -174,6 +176,16 @@ def _net(job: StoreJob) -> DenseVgg:
 
     tensors, tap = job.weights.load(), job.identity.recipe["tap"]
     return DenseVgg(architecture(job.model), tensors, job.weights.profile, tap)
+
+
+def _noted(plan: StorePlan, net: DenseVgg) -> StorePlan:
+    """Return a plan that says of its weights, now that they are read, whether they are rounded."""
+    from vggfeat.weights.rounding import rounded_to_bits
+
+    bits = rounded_to_bits(net.parameters())
+    if bits is None:
+        return plan
+    return replace(plan, created_by={**plan.created_by, "weights_rounded_to_bits": bits})
 
 
 def _extractor(

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from vggfeat.errors import WeightsError
 from vggfeat.weights.formats.plain import Refused
 
 _DEEPEST = 4
+_HEAD = 1 << 20  # bytes; where the older format names what it holds
 _WRAPPERS = {"module", "_orig_mod"}  # of DataParallel and of torch.compile, at any depth
 _FIRST = ("features.0.weight", "conv1_1.weight", "0.weight")  # conv1_1 in the layouts with dots
 _GLOBAL = re.compile(r"GLOBAL (\S+?)[\s,]")
@@ -39,7 +41,7 @@ def not_plain(path: Path, reason: str) -> WeightsError:
             f"'{path}' is no file of plain tensors: {reason}", expected, "Is it damaged?"
         )
     loading = f"torch.load('{path.name}', weights_only=False)"
-    if re.search(r"vgg|\.nn\.|model", named[1], re.IGNORECASE):
+    if _holds_modules(path):
         return WeightsError(
             f"'{path}' is a whole model, pickled with its class {named[1]}.",
             expected,
@@ -50,6 +52,15 @@ def not_plain(path: Path, reason: str) -> WeightsError:
         expected,
         f"Where you trust it: torch.save({loading}['state_dict'], 'weights.pth').",
     )
+
+
+def _holds_modules(path: Path) -> bool:
+    """Tell whether a file names torch's modules, as a pickled model does; nothing is loaded."""
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of the older format, which alone it does not read, or damaged
+        return b"torch.nn.modules." in path.read_bytes()[:_HEAD]
+    return any(name.startswith("torch.nn.modules.") for name in named)
 
 
 def state_of(path: Path, found: object) -> dict[str, Tensor]:
@@ -124,9 +135,8 @@ def unwrapped(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         )
     for prefix, first in found.items():
         added = "features." if first == "0.weight" else ""
-        inner = [name for name in bare if name.startswith(prefix)]
-        outer = {name: tensor for name, tensor in bare.items() if not name.startswith(prefix)}
-        bare = outer | {_renamed(name, prefix, added): bare[name] for name in inner}
+        inner = [name for name in bare if name.startswith(prefix)]  # the rest is another module's
+        bare = {_renamed(name, prefix, added): bare[name] for name in inner}
     return bare
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 CONVERTED = "vggfeat-weights 1"  # the format that our own files name in their metadata
 
-_KERAS_LEAF = re.compile(r"(?:.*_)?(?P<kind>W|b|kernel|bias)(?:_\d+)?(?::\d+)?|(?P<number>[01])")
+_KERAS_LEAF = re.compile(r"(?:.*_)?(?P<kind>W|b|kernel|bias)(?:_\d+)?(?::\d+)?|\d+")
+_KERAS_KINDS = {"W": "kernel", "b": "bias", "0": "kernel", "1": "bias"}
 _KERAS_CONVOLUTION = re.compile(r"block\d_conv\d|conv2d(_\d+)?")
 
 
@@ -124,10 +125,12 @@ def _unify_keras(path: Path, found: dict[str, Tensor]) -> None:
         some = ", ".join(sorted(map(repr, homes)))
         raise WeightsError(f"'{path}' has convolutions in {some}.", "Expected one net.")
     for name, (place, layer, kind) in parts.items():
-        own = f"{layer}/{kind}" if {place} <= homes else f"{place}/{layer}/{kind}".lstrip("/")
-        if own in found and own != name:
-            raise WeightsError(f"'{path}' has {own} twice.", "Expected one net.")
-        found[own] = found.pop(name)
+        tensor = found.pop(name)
+        if homes and place not in homes:
+            continue  # of what was put around the net
+        if f"{layer}/{kind}" in found:
+            raise WeightsError(f"'{path}' has {layer}/{kind} twice.", "Expected one net.")
+        found[f"{layer}/{kind}"] = tensor
     if not any(name.startswith("block") for name in found):
         _number_keras(path, found)
 
@@ -143,8 +146,8 @@ def _keras_parts(name: str) -> tuple[str, str, str] | None:
     match = _KERAS_LEAF.fullmatch(leaf)
     if not above or match is None:
         return None
-    kinds = {"W": "kernel", "b": "bias", "0": "kernel", "1": "bias"}
-    return place, above[-1], kinds.get(leaf, kinds.get(match["kind"], match["kind"]))
+    kind = match["kind"] or leaf
+    return place, above[-1], _KERAS_KINDS.get(kind, kind)
 
 
 def _number_keras(path: Path, found: dict[str, Tensor]) -> None:

@@ -189,7 +189,10 @@ class _Graph:
 
     def _values(self, tensor: Any) -> Array:  # noqa: ANN401
         if tensor.data_location == self.onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise Refused(f"{tensor.name!r} has its numbers in another file")
+            raise Refused(
+                f"{tensor.name!r} has its numbers in another file; write one file, from torch by "
+                "torch.onnx.export(..., external_data=False)"
+            )
         if any(n < 0 for n in tensor.dims) or math.prod(tensor.dims) > MOST_VALUES:
             raise Refused(f"{tensor.name!r} has the shape {tuple(tensor.dims)}")
         found: Array = self.onnx.numpy_helper.to_array(tensor)

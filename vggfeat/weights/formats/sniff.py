@@ -119,7 +119,8 @@ FORMATS = (  # in the order in which they are tried
         name="pth",
         holds="a state dictionary saved by torch.save",
         begins=lambda head, size: (
-            head.startswith(_LEGACY_TORCH) or _first_member(head).endswith("/data.pkl")
+            head.startswith(_LEGACY_TORCH)
+            or _first_member(head).endswith(("/data.pkl", "/data/0"))  # the latter of TorchScript
         ),
         reader="sources:torch_file",
     ),
