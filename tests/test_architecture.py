@@ -36,6 +36,7 @@ OUTSIDE = {  # package → the only places that may import it
     "h5py": {"store", "weights"},
     "scipy": {"nets", "weights"},
     "openvino": {"nets"},
+    "onnx": {"weights"},
     "requests": {"files"},
     "defusedxml": {"data"},
     "sklearn": {"classify", "transformer"},

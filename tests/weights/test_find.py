@@ -207,7 +207,7 @@ def one_photo(tmp_path: Path, weights: Path, profile: str) -> tuple[Recipe, Mach
 
 def test_a_refused_file_leaves_no_store_behind(tmp_path: Path) -> None:
     state = torchvision_layout(random_tensors(THIN, 5))
-    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "own.pth")
+    torch.save({f"{name}_x": tensor for name, tensor in state.items()}, tmp_path / "own.pth")
     recipe, machine = one_photo(tmp_path, tmp_path / "own.pth", "torchvision")
     with pytest.raises(WeightsError, match="names of no known layout"):
         extract(recipe, machine, Watch())

@@ -103,6 +103,8 @@ def _make(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> None:
         tell_near_matches(job)
     begun = all((job.folder / PLAN).exists() for job in jobs)
     net = None if begun else _net(jobs)  # refused ones leave no folder
+    if net is not None:
+        plans = [_noted(plan, net) for plan in plans]
     with ExitStack() as opened:
         alike: dict[str, list[tuple[StoreJob, ShardFolder]]] = {}
         for job, plan in zip(jobs, plans, strict=True):
@@ -272,6 +274,16 @@ def _net(jobs: Sequence[StoreJob]) -> DenseVgg:
     model, weights = jobs[0].model, jobs[0].weights
     taps = (job.tap for job in jobs)
     return DenseVgg(architecture(model), weights.load(), weights.profile, *taps)
+
+
+def _noted(plan: StorePlan, net: DenseVgg) -> StorePlan:
+    """Return a plan that says of its weights, now that they are read, whether they are rounded."""
+    from vggfeat.weights.rounding import rounded_to_bits
+
+    bits = rounded_to_bits(net.parameters())
+    if bits is None:
+        return plan
+    return replace(plan, created_by={**plan.created_by, "weights_rounded_to_bits": bits})
 
 
 def _extractor(

@@ -16,7 +16,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from vggfeat.files.sources import FileSource, Source, State
+from vggfeat.files.sources import FileSource, JoinedSource, Source, State
 
 _log = logging.getLogger(__name__)
 
@@ -33,21 +33,24 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vggfeat"
 
 
-def sha256_of(path: Path, *, fresh: bool = False) -> str:
-    """Return the SHA-256 of one file, 64 hexadecimal digits.
+def sha256_of(path: Path, *others: Path, fresh: bool = False) -> str:
+    """Return the SHA-256 of one file, 64 hexadecimal digits, or of several one behind the other.
 
     Args:
         path: The file.
-        fresh: Hash it even if it looks unchanged.
+        others: That follow it, as if they were one file.
+        fresh: Hash them even if they look unchanged.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If one cannot be read.
     """
-    digest = next(sha256_of_each([FileSource(path)], fresh=fresh))
+    source = JoinedSource((path, *others)) if others else FileSource(path)
+    digest = next(sha256_of_each([source], fresh=fresh))
     if digest == UNREADABLE:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError(errno.EINVAL, "no regular file", str(path))
-        path.open("rb").close()  # says why it cannot be read
+        for one in (path, *others):
+            one.open("rb").close()  # says why it cannot be read
     return digest
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # Pillow opens no other one
 
@@ -103,3 +107,77 @@ class FileSource:
         except OSError:
             return os.path.abspath(self.path)  # noqa: PTH100  (resolve() leaves detours in place)
         return status.st_dev, status.st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedSource:
+    """Regular files, one behind the other.
+
+    Attributes:
+        paths: At least one.
+    """
+
+    paths: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """The first path, and how many follow."""
+        return f"{self.paths[0]} and {len(self.paths) - 1} more"
+
+    def open(self) -> BinaryIO:
+        """Open the files for reading, from the start to the end.
+
+        Raises:
+            OSError: If one is no regular file or cannot be read.
+        """
+        for path in self.paths:
+            FileSource(path).open().close()
+        return io.BufferedReader(_Joined(self.paths))
+
+    def size(self) -> int:
+        """Return the number of bytes of all.
+
+        Raises:
+            OSError: If one is not there.
+        """
+        return sum(FileSource(path).size() for path in self.paths)
+
+    def state(self) -> State:
+        """Return the first's resolved path and their number, and what changes with any of them.
+
+        Raises:
+            OSError: If one is not there.
+        """
+        states = [FileSource(path).state() for path in self.paths]
+        _, sizes, modified, changed, inodes = zip(*states, strict=True)
+        address = f"{states[0][0]} and {len(states) - 1} more"
+        return address, sum(sizes), max(modified), max(changed), sum(inodes) & (2**63 - 1)
+
+    def place(self) -> Hashable:
+        """Return device and inode of each."""
+        return tuple(FileSource(path).place() for path in self.paths)
+
+
+class _Joined(io.RawIOBase):
+    """The bytes of files, one behind the other."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        super().__init__()
+        self._rest = iter(paths)
+        self._now = next(self._rest).open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        while not (count := self._now.readinto(buffer)):
+            following = next(self._rest, None)
+            if following is None:
+                return 0
+            self._now.close()
+            self._now = following.open("rb")
+        return count
+
+    def close(self) -> None:
+        self._now.close()
+        super().close()

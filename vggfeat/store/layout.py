@@ -65,7 +65,9 @@ class StorePlan(StoreIdentity):
         execution: What else the last bits of a row depend on: device and processor, and threads and
             batches, except in float32 on the CPU.
         donors: Files (relative to the store's parent, with sha256) that rows may be copied from.
-        created_by: Versions of the first writer's packages.
+        created_by: Versions of the first writer's packages, and what its weights were, which the
+            recipe's digest stands for: their name, family, and to how many bits they are rounded,
+            if they are.
     """
 
     descriptor_size: int
@@ -73,7 +75,7 @@ class StorePlan(StoreIdentity):
     shard_rows: int
     execution: Mapping[str, Any]
     donors: tuple[tuple[str, str], ...]
-    created_by: Mapping[str, str]
+    created_by: Mapping[str, str | int]
     format_version: int = FORMAT_VERSION
 
     @property

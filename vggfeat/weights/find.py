@@ -242,7 +242,7 @@ def _from_catalogue(net: Architecture, family: str, last: str | None) -> Weights
 def _from_file(net: Architecture, path: Path, profile: str | None, last: str | None) -> Weights:
     if not path.is_file():
         raise WeightsError(f"No weight file '{path}'.", remedy="Check the path.")
-    digest = sha256_of(path)
+    digest = _digest(path)
     origin, declared = _declared(path, digest, net)
     name, stated = STATEMENTS[profile] if profile else (declared, None)
     if name is None:
@@ -263,6 +263,15 @@ def _from_file(net: Architecture, path: Path, profile: str | None, last: str | N
         stated=stated,
         last=last,
     )
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a weight file: of all its files, one behind the other.
+
+    Raises:
+        WeightsError: If one that belongs to it is not there.
+    """
+    return sha256_of(*formats.files_of(path))
 
 
 def _tells(
@@ -349,7 +358,7 @@ def _read(path: Path, weights: Weights) -> dict[str, Tensor]:
             f"not {profile!r}.",
             remedy=f"Pass --profile {port.profile}.",
         )
-    known = by_digest(sha256_of(path))
+    known = by_digest(_digest(path))
     orders = {port.channels, stated, known.channels if known else None} - {None}
     if profile == "torchvision":
         orders.add("RGB")

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggfeat.errors import WeightsError
 from vggfeat.nets.architectures import Architecture
 from vggfeat.weights.formats.sniff import Channels, LayoutName, recognise
 
 if TYPE_CHECKING:  # the process of `sandbox` imports this package, and needs no torch
     from torch import Tensor
 
-__all__ = ["Port", "read", "recognise"]
+__all__ = ["Port", "files_of", "read", "recognise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +40,39 @@ class Port:
     tensors: dict[str, Tensor]
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return a weight file, and those that belong to it, in their order.
+
+    TensorFlow.js keeps its numbers in files beside its model.json; any other is one file.
+
+    Args:
+        path: Of the file, or of the model.json.
+
+    Raises:
+        WeightsError: If it is of no known format, or one that belongs to it is not there.
+    """
+    form = recognise(path)
+    if form.name != "tfjs":
+        return [path]
+    from vggfeat.weights.formats import tfjs
+    from vggfeat.weights.formats.plain import Refused
+
+    try:
+        return tfjs.files(path)
+    except (Refused, OSError) as error:
+        raise WeightsError(
+            f"'{path}' cannot be used: {error}.",
+            f"Expected {form.holds}.",
+            "Put the model.json and all that it names into one folder.",
+        ) from error
+
+
 def read(path: Path, net: Architecture, last: str | None = "fc8") -> Port:
     """Read a weight file of any format and layout that is known.
 
     Args:
-        path: A torch file, safetensors, Caffe model, MATLAB file (v5 or v7.3), Keras HDF5 file or
-            NumPy archive.
+        path: A torch file, safetensors, Caffe model, MATLAB file (v5 or v7.3), Keras file (HDF5 or
+            .keras), NumPy archive, ONNX graph or TensorFlow.js' model.json.
         net: The net that it is expected to hold.
         last: The last layer or pool that is needed; None for as much as there is. What lies behind
             it may be of any kind, or not be there.

@@ -225,18 +225,25 @@ def _foreign(
     """Return the file's names that a net does not know, and that may stand before `last`.
 
     Another convolution tells that it is another net. Behind the convolutions a product of one's
-    own may stand (a head), and in front of them nothing; but what has no matrix, a normalisation,
-    may stand anywhere between the fully connected layers.
+    own may stand (a head); but what has no matrix, a normalisation, may stand between the fully
+    connected layers, if it is of the same module.
     """
-    known = set(layout.names(net).values())
+    names = layout.names(net)
+    known = set(names.values())
     unknown = [n for n in found if n not in known and not n.endswith(".num_batches_tracked")]
     products = {_owner(name) for name, tensor in found.items() if tensor.ndim == 2}
-    connected = last.startswith("fc")
+    beside = {_module(names[n]) for n, _ in wanted(net, last) if n.startswith("fc")}
     return [
         name
         for name in unknown
-        if name.startswith(layout.trunk) or (connected and _owner(name) not in products)
+        if name.startswith(layout.trunk)
+        or (_module(name) in beside and _owner(name) not in products)
     ]
+
+
+def _module(name: str) -> str:
+    """Return what stands before the layer in a file's name: "classifier" of classifier.0.weight."""
+    return name.split(".", maxsplit=1)[0] if name.count(".") > 1 else ""
 
 
 def _owner(name: str) -> str:

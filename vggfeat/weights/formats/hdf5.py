@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 
@@ -30,19 +30,30 @@ def keras(path: Path) -> Iterator[list[Plain]]:
     """Open a Keras file and give its weights, by their path in it.
 
     Args:
-        path: Of `save_weights`, or a whole model, whose weights are in "model_weights".
+        path: Of `save_weights`, of any version, or a whole model of Keras 1 or 2, whose weights are
+            in "model_weights".
 
     Raises:
         Refused: If it holds anything but plain arrays.
     """
-    with _opened(path) as file:
-        found = dict(_walk(file))
-        top = "model_weights/" if any(n.startswith("model_weights/") for n in found) else ""
-        yield [
-            Plain(name=name.removeprefix(top), shape=dataset.shape, load=partial(_values, dataset))
-            for name, dataset in found.items()
-            if name.startswith(top) and dataset.dtype.kind == "f" and dataset.shape is not None
-        ]
+    with opened(path) as file:
+        yield weights(file)
+
+
+def weights(file: Any) -> list[Plain]:  # noqa: ANN401  (h5py has no annotations)
+    """Return the weights of an open Keras file, by their path in it; an optimiser's are left out.
+
+    Raises:
+        Refused: If it holds anything but plain arrays.
+    """
+    found = dict(_walk(file))
+    top = "model_weights/" if any(n.startswith("model_weights/") for n in found) else ""
+    return [
+        Plain(name=name.removeprefix(top), shape=dataset.shape, load=partial(_values, dataset))
+        for name, dataset in found.items()
+        if name.startswith(top) and not name.startswith("optimizer/")
+        if dataset.dtype.kind == "f" and dataset.shape is not None
+    ]
 
 
 @contextmanager
@@ -59,7 +70,7 @@ def matconvnet(path: Path) -> Iterator[list[Plain]]:
     Raises:
         Refused: If it holds another kind of net, or another mean than the authors'.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         for _ in _walk(file):
             pass
         cells = _references(file, _member(file, "layers"), _MOST_LAYERS)
@@ -73,7 +84,12 @@ def matconvnet(path: Path) -> Iterator[list[Plain]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path | BinaryIO) -> Iterator[Any]:
+    """Open an HDF5 file, of which no plugin is loaded.
+
+    Args:
+        path: Of the file, or its bytes.
+    """
     while h5py.h5pl.size():  # no plugin is ever loaded
         h5py.h5pl.remove(0)
     with h5py.File(path, "r") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 CONVERTED = "vggfeat-weights 1"  # the format that our own files name in their metadata
 
-_KERAS_LEAF = re.compile(r"(?:.*_)?(?P<kind>W|b|kernel|bias)(?:_\d+)?(?::\d+)?")
+_KERAS_LEAF = re.compile(r"(?:.*_)?(?P<kind>W|b|kernel|bias)(?:_\d+)?(?::\d+)?|\d+")
+_KERAS_KINDS = {"W": "kernel", "b": "bias", "0": "kernel", "1": "bias"}
+_KERAS_CONVOLUTION = re.compile(r"block\d_conv\d|conv2d(_\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +100,73 @@ def _own_names(net: Architecture) -> dict[str, str]:
     return {name: name for name, _ in wanted(net)}
 
 
+def _numbered_names(net: Architecture) -> dict[str, str]:
+    """Number the convolutions, and the fully connected layers, where only their order is told."""
+    counts = {"conv": 0, "fc": 0}
+    names = {}
+    for layer in net.layers():
+        kind = "fc" if layer.connected else "conv"
+        for name, _ in layer.tensors():
+            part = name.partition(".")[2]
+            names[name] = f"{kind}.{counts[kind]}/{'kernel' if part == 'weight' else part}"
+        counts[kind] += 1
+    return names
+
+
 def _unify_keras(path: Path, found: dict[str, Tensor]) -> None:
-    """Make "block1_conv1/kernel" of "block1_conv1/block1_conv1_W_1:0" and of its later forms."""
-    for name in list(found):
-        *_, layer, leaf = ["", *name.split("/")]
-        match = _KERAS_LEAF.fullmatch(leaf)
-        if match is None:
-            continue
-        kind = {"W": "kernel", "b": "bias"}.get(match["kind"], match["kind"])
+    """Make "block1_conv1/kernel" of its several forms, or "conv.0/kernel" of automatic names.
+
+    They are "block1_conv1/block1_conv1_W_1:0" and its later forms, TensorFlow.js' "conv2d_3/0",
+    and Keras 3's "layers/conv2d_3/vars/0", where a model within a model has a place of its own.
+    """
+    parts = {name: found_parts for name in found if (found_parts := _keras_parts(name))}
+    homes = {place for place, layer, _ in parts.values() if _KERAS_CONVOLUTION.fullmatch(layer)}
+    if len(homes) > 1:
+        some = ", ".join(sorted(map(repr, homes)))
+        raise WeightsError(f"'{path}' has convolutions in {some}.", "Expected one net.")
+    for name, (place, layer, kind) in parts.items():
+        tensor = found.pop(name)
+        if homes and place not in homes:
+            continue  # of what was put around the net
         if f"{layer}/{kind}" in found:
             raise WeightsError(f"'{path}' has {layer}/{kind} twice.", "Expected one net.")
-        found[f"{layer}/{kind}"] = found.pop(name)
+        found[f"{layer}/{kind}"] = tensor
+    if not any(name.startswith("block") for name in found):
+        _number_keras(path, found)
+
+
+def _keras_parts(name: str) -> tuple[str, str, str] | None:
+    """Return the place of a layer within the file, its name, and kernel or bias."""
+    *above, leaf = name.replace("\\", "/").split("/")
+    if above[-1:] == ["vars"]:
+        above.pop()
+        place = "/".join(above[:-1])
+    else:
+        place = ""
+    match = _KERAS_LEAF.fullmatch(leaf)
+    if not above or match is None:
+        return None
+    kind = match["kind"] or leaf
+    return place, above[-1], _KERAS_KINDS.get(kind, kind)
+
+
+def _number_keras(path: Path, found: dict[str, Tensor]) -> None:
+    """Give layers with automatic names, which count up as they are made, their numbers."""
+    layers = {name.rpartition("/")[0] for name in found}
+    norm = next((layer for layer in layers if layer.startswith("batch_normalization")), None)
+    if norm is not None and "conv2d" in {layer.partition("_")[0] for layer in layers}:
+        raise WeightsError(
+            f"'{path}' has automatic names and a layer {norm!r}: nothing tells where it stands.",
+            "Expected convolutions and fully connected layers alone, or the layers' own names.",
+            "Save the VGG net without what was put on top of it.",
+        )
+    for theirs, ours in (("conv2d", "conv"), ("dense", "fc")):
+        matches = (re.fullmatch(rf"{theirs}(?:_(\d+))?", layer) for layer in layers)
+        numbers = {int(match[1] or 0): match[0] for match in matches if match}
+        for number, (_, layer) in enumerate(sorted(numbers.items())):
+            for kind in ("kernel", "bias"):
+                if f"{layer}/{kind}" in found:
+                    found[f"{ours}.{number}/{kind}"] = found.pop(f"{layer}/{kind}")
 
 
 _CLASSIFIER = ("classifier.0", "classifier.3", "classifier.6")
@@ -131,6 +189,7 @@ LAYOUTS: dict[LayoutName, Layout] = {  # those that a format brings along
         trunk="block",
         unify=_unify_keras,
     ),
+    "onnx": Layout(name="onnx", names=_numbered_names, trunk="conv."),
     "frossard": Layout(  # RGB says its author's page
         name="frossard", names=_frossard_names, channels="RGB", profile="oxford", inputs_first=True
     ),
@@ -157,10 +216,7 @@ def layout_of(
         WeightsError: If its names are of no known layout, or it says that it is another net.
     """
     if form.layout is not None:
-        layout = LAYOUTS[form.layout]
-        if layout.unify is not None:
-            layout.unify(path, found)
-        return layout
+        return _of_format(path, LAYOUTS[form.layout], found)
     if "vggfeat" in metadata.get("format", ""):
         return _converted(path, metadata, net)
     if "head.fc.weight" in found or "pre_logits.fc1.weight" in found:
@@ -181,6 +237,14 @@ def layout_of(
         "(conv1_1.weight …).",
         "Is it a VGG net, and the bare dictionary of its tensors?",
     )
+
+
+def _of_format(path: Path, layout: Layout, found: dict[str, Tensor]) -> Layout:
+    if layout.unify is not None:
+        layout.unify(path, found)
+    if layout.name == "keras" and "conv.0/kernel" in found:
+        return replace(layout, names=_numbered_names, trunk="conv.")
+    return layout
 
 
 def _converted(path: Path, metadata: Mapping[str, str], net: Architecture) -> Layout:

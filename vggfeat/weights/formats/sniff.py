@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vggfeat.errors import WeightsError
 from vggfeat.weights.formats.caffe import begins_a_net
+from vggfeat.weights.formats.tfjs import begins_a_model
 
 LayoutName = Literal[
     "torchvision",
@@ -22,6 +23,7 @@ LayoutName = Literal[
     "matconvnet",
     "keras",
     "frossard",
+    "onnx",
     "plain",
     "vggfeat",
 ]
@@ -34,6 +36,8 @@ _TABLE_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # at the end of a TensorFlow
 _LONGEST_HEADER = 100_000_000  # of safetensors, by its specification
 
 _FROSSARD = re.compile(r"(conv\d_\d|fc\d)_[Wb]\.npy")
+# ModelProto begins with ir_version = 1, 3 and more for ten years, and one of the next fields.
+_ONNX = re.compile(rb"\x08[\x03-\x1f][\x12\x1a\x22\x28\x32\x3a\x42]")
 
 _PAGES = ("<!doctype", "<html", "<head", "<?xml", "<!--")
 # What a user may have got hold of instead: first bytes, what that is, what to do.
@@ -46,6 +50,8 @@ _OTHERS = (
     (b"\x93NUMPY", "a single NumPy array, or a pickle", "Use the .npz file, or another port."),
     (b"\x80", "a pickle that is no torch file", "It could run code, so it is never loaded."),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run git lfs pull."),
+    (b"\x08\x01\x12", "a TensorFlow SavedModel", "Save it from Keras: model.save('vgg.keras')."),
+    (b"GGUF", "a GGUF file", "These hold language models."),
     (b"MATLAB", "a MATLAB file of an unknown version", "Save it with -v7 or -v7.3."),
 )
 
@@ -113,7 +119,8 @@ FORMATS = (  # in the order in which they are tried
         name="pth",
         holds="a state dictionary saved by torch.save",
         begins=lambda head, size: (
-            head.startswith(_LEGACY_TORCH) or _first_member(head).endswith("/data.pkl")
+            head.startswith(_LEGACY_TORCH)
+            or _first_member(head).endswith(("/data.pkl", "/data/0"))  # the latter of TorchScript
         ),
         reader="sources:torch_file",
     ),
@@ -124,6 +131,31 @@ FORMATS = (  # in the order in which they are tried
         reader="hdf5:keras",
         sandboxed=True,
         layout="keras",
+    ),
+    Format(
+        name="keras",
+        holds="a model of Keras 3",
+        begins=lambda head, size: (
+            _first_member(head) in {"metadata.json", "config.json", "model.weights.h5"}
+        ),
+        reader="keras3:model",
+        sandboxed=True,
+        layout="keras",
+    ),
+    Format(
+        name="tfjs",
+        holds="a TensorFlow.js model with its files beside it",
+        begins=lambda head, size: begins_a_model(head),
+        reader="sources:tfjs",
+        layout="keras",
+    ),
+    Format(
+        name="onnx",
+        holds="an ONNX graph of a VGG net",
+        begins=lambda head, size: _ONNX.match(head) is not None,
+        reader="onnx_graph:weights",
+        sandboxed=True,
+        layout="onnx",
     ),
     Format(
         name="mat73",
@@ -190,7 +222,8 @@ def recognise(path: Path) -> Format:
         what, remedy = _something_else(head, tail)
         raise WeightsError(
             f"'{path}' is {what}.",
-            "Expected a torch file, safetensors, caffemodel, .mat, .h5 or .npz.",
+            "Expected a torch file, safetensors, caffemodel, .mat, .h5, .keras, .npz, .onnx or "
+            "TensorFlow.js' model.json.",
             remedy,
         )
     return form
@@ -203,6 +236,7 @@ def _something_else(head: bytes, tail: bytes) -> tuple[str, str]:
     text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
     signs = (
         (not head, "empty", "Fetch it again."),
+        (head[4:8] == b"TFL3", "a TensorFlow Lite model", "Use the model that it was made from."),
         (head[257:262] == b"ustar", "a tar archive", "Unpack it first."),
         (tail == _TABLE_MAGIC, "a TensorFlow checkpoint", "These are not read; use another port."),
         (text.startswith(_PAGES), "a web page instead of the file", "Fetch it again."),

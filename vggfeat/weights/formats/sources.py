@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from vggfeat.errors import WeightsError
 from vggfeat.weights.formats import caffe as caffe_model
-from vggfeat.weights.formats import plain, sandbox
+from vggfeat.weights.formats import checkpoint, plain, sandbox
+from vggfeat.weights.formats import tfjs as tfjs_model
 from vggfeat.weights.formats.plain import Refused
 from vggfeat.weights.formats.sniff import Format
 
@@ -38,7 +38,7 @@ def load(path: Path, form: Format) -> tuple[dict[str, Tensor], dict[str, str]]:
         with TemporaryDirectory(prefix="vggfeat-") as folder:
             target = Path(folder) / "arrays.safetensors"
             sandbox.extract(path, form, target)
-            return safetensors(target)[0], {}
+            return _safetensors(target)[0], {}
     except (Refused, OSError) as error:
         raise WeightsError(
             f"'{path}' cannot be used: {error}.",
@@ -51,21 +51,24 @@ def torch_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors of a dictionary that torch.save has written; it has no metadata.
 
     Raises:
-        WeightsError: If it holds anything but plain data.
+        WeightsError: If it holds anything but plain data, or several models.
         Refused: If it holds no dictionary.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler meets rubbish with nearly any of them
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise WeightsError(
-            f"'{path}' is no file of plain tensors: {reason}",
-            "Expected a state dictionary saved by torch.save.",
-            "A file that holds code is never loaded.",
-        ) from error
-    if not isinstance(found, Mapping):
-        raise Refused(f"it holds a {type(found).__name__}")
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}, {}
+        raise checkpoint.not_plain(path, str(error) or type(error).__name__) from error
+    return checkpoint.state_of(path, found), {}
+
+
+def tfjs(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the weights of a TensorFlow.js model, in float32; it has no metadata.
+
+    Raises:
+        Refused: If it is damaged.
+    """
+    found = tfjs_model.arrays(path)
+    return {name: torch.from_numpy(values) for name, values in found.items()}, {}
 
 
 def caffe(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -82,8 +85,14 @@ def safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors of a safetensors file, and its metadata.
 
     Raises:
+        WeightsError: If it holds several models.
         Refused: If it is damaged.
     """
+    found, metadata = _safetensors(path)
+    return checkpoint.unwrapped(path, found), metadata
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     metadata = plain.read_header(path).get("__metadata__", {})
     try:
         with safe_open(path, framework="pt") as file:
