@@ -52,7 +52,9 @@ def map_of(path: Path, q: int, tap: str) -> Tensor:
 
 
 def test_a_tap(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match=r"tap = 'fc6-before' in a test\. Did you mean 'fc6-linear'"):
+    with pytest.raises(
+        RecipeError, match=r"tap = 'fc6-before' in a test\. Did you mean 'fc6-linear'"
+    ):
         recipe(tiny_voc, tap="fc6-before", scales=[224])
     monkeypatch.setitem(architectures.TAPS, "fc6-before", ("fc6", False))
     own = recipe(tiny_voc, tap="fc6-before", scales=[224])
