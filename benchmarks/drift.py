@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import skip, tell, write
-from vggfeat.classify.confidence import interval, resampled_means, resamples
+from vggfeat.classify.confidence import interval, resampled, resamples
 from vggfeat.classify.measures import measure_of
 from vggfeat.demo.images import make_voc
 from vggfeat.demo.run import demo_recipe
@@ -98,7 +98,7 @@ def change(found: Evaluation, reference: Evaluation) -> dict[str, Any]:
     for split, runs in enumerate(zip(found.runs, reference.runs, strict=True)):
         counts = resamples(len(runs[0].samples["test"].ids), seed, split)
         ours, theirs = (
-            resampled_means(measure, run.fitted.scores, run.samples["test"].labels, counts)
+            resampled(measure, run.fitted.scores, run.samples["test"].labels, counts)[0]
             for run in runs
         )
         apart.append(100 * (ours - theirs))

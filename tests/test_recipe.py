@@ -439,6 +439,61 @@ def test_each_tap_has_its_own_smallest_scale(tap: str, enough: int) -> None:
     assert f"at least {enough} pixels: {tap} needs " in message
 
 
+# What versions before several taps have made of these: results and their file names stay valid.
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "91dec002e2f08f853bcda50e6c2a4434820985048a940633d651274a671a7660"),
+        ({"tap": "pool5"}, "d643ad5f0f16a4736f9e6d9a7a5b2bf1bf1a308a491abe9b29f88003ccfaadc4"),
+        (
+            {"tap": ["fc7-linear"], "models": ["vgg16", "vgg19"]},
+            "6781d8f1a49cfc632d2bbc037c6b4892d993af8caabdf6aad9172b0bc1f99c75",
+        ),
+    ],
+)
+def test_a_recipe_of_one_tap_is_what_it_always_was(
+    values: dict[str, object], expected: str
+) -> None:
+    recipe = Recipe.build({"dataset": "voc2007", "models": ["vgg16"], **values}, "a test")
+    assert fingerprint(recipe.canonical()) == expected
+    assert recipe.file_name().endswith(f"-{expected[:8]}")
+
+
+def test_several_taps_are_a_list_in_their_order(tmp_path: Path) -> None:
+    one, two = build(tap="pool5"), build(tap=["pool5", "fc7"])
+    assert one == build(tap=["pool5"]) == build(tap=("pool5",))
+    assert (one.tap, two.tap) == (("pool5",), ("pool5", "fc7"))
+    assert (one.canonical()["tap"], two.canonical()["tap"]) == ("pool5", ["pool5", "fc7"])
+    assert two.descriptor_size == 512 + 4096
+    assert two != build(tap=["fc7", "pool5"])
+    for recipe in (one, two):
+        assert Recipe.model_validate_json(recipe.model_dump_json(), strict=False) == recipe
+    path = tmp_path / "r.toml"
+    path.write_text('dataset = "voc2007"\nmodels = "vgg16"\ntap = ["pool5", "fc7"]\n')
+    assert Recipe.from_toml(path).tap == ("pool5", "fc7")
+    assert Recipe.from_toml(path, {"tap": ("fc6",)}).tap == ("fc6",)
+
+
+@pytest.mark.parametrize(
+    ("taps", "said"),
+    [
+        (["fc7", "pool5", "fc7"], "Taps fc7, pool5, fc7: one occurs twice."),
+        ([], "No tap at all."),
+        (["pool5", "fc9"], "tap = 'fc9' in the command line. Did you mean 'fc"),
+        (["pool5", 7], "tap.1 = 7 in the command line. Expected text."),
+        (7, "tap = 7 in the command line."),
+    ],
+)
+def test_taps_that_cannot_be(taps: object, said: str) -> None:
+    assert complaint(tap=taps).startswith(said)
+
+
+def test_the_deepest_tap_decides_the_smallest_scale() -> None:
+    assert build(tap=["pool4", "pool5"], scales=[32]).scales == (32,)
+    assert "at least 32 pixels: pool5 needs" in complaint(tap=["pool5", "pool4"], scales=[16])
+    assert "at least 224 pixels: fc6 needs" in complaint(tap=["conv1_1", "fc6"], scales=[223])
+
+
 def test_each_net_must_have_the_tap() -> None:
     assert build(models=["vgg16", "vgg19"], tap="conv5_3").descriptor_size == 2 * 512
     message = complaint(models=["vgg16", "vgg11"], tap="conv5_3")

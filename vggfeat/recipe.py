@@ -502,8 +502,8 @@ def _explained(error: ValidationError, model: type[BaseModel], source: str) -> R
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, RecipeError):
         return cause
-    # a list's value says which of it is wrong
-    field = ".".join(part for part in first["loc"] if isinstance(part, str))
+    named = first["type"] == "literal_error"  # then the value says which of a list is wrong
+    field = ".".join(str(part) for part in first["loc"] if isinstance(part, str) or not named)
     nested: dict[str, type[BaseModel]] = {"paper": Paper, "ablation": Ablation}
     inner = nested.get(str(first["loc"][0]), model)
     if first["type"] == "extra_forbidden":

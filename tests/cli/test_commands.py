@@ -148,6 +148,33 @@ def test_a_dry_run_does_nothing(call: CliRunner, tiny_voc: Path, forwards: list[
     assert json.loads(run(call, *command, "--json").stdout)[0]["complete"] is True
 
 
+def test_several_taps(call: CliRunner, tiny_voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = [*FAST, "--dataset", f"voc:{tiny_voc}", "--limit", "4", "--grid", "1"]
+    taps = ["--tap", "pool5", "--tap", "fc7"]
+    plans = json.loads(run(call, "extract", *job, *taps, "--dry-run", "--json").stdout)
+    assert [(plan["tap"], plan["gflop"] > 0) for plan in plans] == [("pool5", False), ("fc7", True)]
+    paths = run(call, "extract", *job, *taps).stdout.split()
+    assert paths == [plan["store"] for plan in plans]
+    run(call, "svm", *job, *taps, "--name", "both")
+    result = json.loads(Path("results/both.json").read_text())
+    assert (result["recipe"]["tap"], result["descriptor_size"]) == (["pool5", "fc7"], 64 + 512)
+    assert [Path(store["path"]) for store in result["stores"]] == [Path(path) for path in paths]
+    given = [word for path in paths for word in ("--store", path)]
+    run(call, "svm", "--dataset", f"voc:{tiny_voc}", *job[-4:], *given, "--name", "given")
+    scores = [json.loads(Path(f"results/{n}.json").read_text())["means"] for n in ("both", "given")]
+    assert scores[0] == scores[1]
+    run(call, "report", "both")
+    page = Path("results/both.html").read_text()
+    assert "vgg16-thin, image, pool5" in page
+    assert "vgg16-thin, image, fc7" in page
+    done = call.invoke(main, ["extract", *job, "--tap", "fc7", "--tap", "fc7"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "Taps fc7, fc7: one occurs twice." in done.stderr
+    monkeypatch.setenv("VGGFEAT_TAP", "fc7 pool5")
+    plans = json.loads(run(call, "extract", *job, "--dry-run", "--json").stdout)
+    assert [(plan["tap"], plan["complete"]) for plan in plans] == [("fc7", True), ("pool5", True)]
+
+
 @pytest.mark.parametrize("name", ["extract", "svm", "run"])
 def test_what_is_not_said_is_left_to_the_defaults(
     name: str, monkeypatch: pytest.MonkeyPatch

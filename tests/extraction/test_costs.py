@@ -41,6 +41,36 @@ def test_the_arithmetic_is_that_of_the_nets_layers(machine: Machine, tiny_voc: P
     assert (one.rows, one.done, one.copied, one.complete, one.fetches) == (24, 0, 0, False, ())
 
 
+def test_a_pass_that_serves_several_taps_is_counted_once(machine: Machine, tiny_voc: Path) -> None:
+    data = f"voc:{tiny_voc}"
+    apart = {tap: foreseen(machine, data, tap=tap)[0] for tap in ("pool5", "fc7", "fc7-linear")}
+    taps = ("pool5", "fc7", "fc7-linear")
+    both = foreseen(machine, data, tap=taps)
+    assert [one.tap for one in both] == [*taps]
+    assert sum(one.gflop for one in both) == pytest.approx(apart["fc7"].gflop)
+    assert sum(one.seconds for one in both) == pytest.approx(apart["fc7"].seconds)
+    assert both[0].gflop == 0
+    for one in both:
+        assert (one.store, one.disk_bytes) == (apart[one.tap].store, apart[one.tap].disk_bytes)
+    assert [one.disk_bytes for one in both] == [24 * (4 * (d + 1) + 64) for d in (64, 512, 512)]
+    made = Recipe.build(
+        {
+            "dataset": data,
+            "models": ("vgg16-thin",),
+            "weights": ("random:0",),
+            "scales": (224,),
+            "tap": "fc7",
+        },
+        "a test",
+    )
+    extract(made, machine, Watch())
+    pool5, fc7 = foreseen(machine, data, tap=("pool5", "fc7"))  # a pass no longer goes on to fc7
+    assert (fc7.complete, fc7.gflop) == (True, 0)
+    assert pool5.gflop == pytest.approx(apart["pool5"].gflop)
+    absent = foreseen(machine, "voc2007", tap=("pool5", "fc7"))
+    assert [one.gflop > 0 for one in absent] == [False, True]
+
+
 class _StopsAfterTheFirst(Watch):
     def check(self, remedy: str) -> None:
         raise Interrupted(2, remedy)

@@ -143,6 +143,24 @@ def test_two_writers_never_claim_the_same_shard(tmp_path: Path) -> None:
     assert list(claims([one])) == [(claimed[1], [one])]
 
 
+def test_stores_that_are_made_together_are_claimed_shard_by_shard(tmp_path: Path) -> None:
+    """Where one of them has a shard already, or another process works on it, the others do not."""
+    plan = make_plan(rows=24, shard_rows=8)
+    one, two = ShardFolder(tmp_path / "1", plan), ShardFolder(tmp_path / "2", plan)
+    elsewhere = ShardFolder(tmp_path / "1", plan)
+    assert elsewhere.claim(0)
+    assert two.claim(2)
+    assert two.commit(2, make_rows(plan, 2), {})
+    found = dict(claims([one, two]))
+    assert found == {0: [two], 1: [one, two], 2: [one]}
+    assert list(claims([elsewhere])) == []
+    for number in range(3):
+        elsewhere.commit(number, make_rows(plan, number), {})
+    elsewhere.assemble()
+    assert list(claims([elsewhere, ShardFolder(tmp_path / "1", plan)])) == []
+    assert not (tmp_path / "1" / "shards").exists()  # not even a lock
+
+
 def test_claims_stop_when_asked(tmp_path: Path) -> None:
     shards = ShardFolder(tmp_path / "s", make_plan(rows=80, shard_rows=8))
     asked: list[int] = []

@@ -80,6 +80,7 @@ def voc_items(root: Path, ids: tuple[str, ...]) -> list[Item]:
     "changed",
     [
         {},
+        {"tap": ["pool5", "fc7"], "mirror": False},
         pytest.param(
             {"scales": [224, 256], "aggregate": "stack", "tap": "fc6", "interpolation": "bicubic"},
             marks=pytest.mark.slow,
@@ -137,16 +138,17 @@ def test_rows_that_are_not_kept_have_the_bits_of_those_that_are(
         assert ours.tobytes() == getattr(kept, name).tobytes()
 
 
-def test_images_that_a_store_holds_are_not_described_again(
-    tiny_voc: Path, machine: Machine, forwards: list[int]
+@pytest.mark.parametrize("tap", ["fc7", ["pool5", "fc7"]])
+def test_images_that_stores_hold_are_not_described_again(
+    tiny_voc: Path, machine: Machine, forwards: list[int], tap: str | list[str]
 ) -> None:
-    evaluation, path = train(recipe(f"voc:{tiny_voc}"), machine)
+    evaluation, path = train(recipe(f"voc:{tiny_voc}", tap=tap), machine)
     forwards.clear()
     items = voc_items(tiny_voc, evaluation.runs[0].samples["test"].ids[::-1])
     new = tiny_voc.parent / "new.png"
     Image.fromarray(photo(90, 120, seed=99)).save(new)
     found = predict(open_trained(path), [*items, Item("new", FileSource(new))], machine, Watch())
-    assert sum(forwards) == 2  # both sides of the new one
+    assert sum(forwards) == 2  # both sides of the new one, once for all taps
     assert np.abs(found.scores[:-1] - evaluation.runs[0].fitted.scores[::-1]).max() < 1e-6
 
 
