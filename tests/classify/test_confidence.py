@@ -211,3 +211,16 @@ def test_accuracy_counts_every_image_alike() -> None:
         "accuracy",
     )
     assert companion("voc2007") is None
+
+
+@pytest.mark.parametrize("images", [0, 6])
+def test_a_test_set_without_labels_has_neither_interval_nor_chance(images: int) -> None:
+    """Of VOC 2012's only the server knows them: every label is 0."""
+    scores = np.random.default_rng(0).normal(size=(images, 3))
+    labels = np.zeros((images, 3), dtype=np.int8)
+    for name in AP_MEASURES:
+        means, each = resampled(MEASURES[name], scores, labels, resamples(images, 0, 1))
+        assert each.shape == (3, RESAMPLES)
+        assert np.isnan(means).all()
+        assert interval([means]) is None
+        assert np.isnan(chance(MEASURES[name], scores, labels, 0))

@@ -26,8 +26,8 @@ Average = Literal["voc2007", "voc2010", "sklearn"]
 # MATLAB's 0:0.1:1. numpy's arange has 0.6000000000000001 and 0.7000000000000001 instead, which a
 # recall of exactly 3/5 misses.
 RECALL_LEVELS = (0.0, 0.1, 0.2, 0.30000000000000004, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-AP_MEASURES = ("voc2007", "voc2010", "sklearn")
-DEALS = 200  # random rankings, whose mean is chance
+AP_MEASURES: tuple[Average, ...] = ("voc2007", "voc2010", "sklearn")
+DEALS = 500  # random rankings, whose mean is chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,14 +330,18 @@ def _average_precision_of(drawn: Counts, hits: Counts, images: Counts, measure: 
 
 
 @lru_cache(maxsize=4096)
-def _chance_of(positives: int, images: int, measure: Average, seed: int) -> float:
-    """Return the mean AP of `DEALS` rankings of images in random order."""
-    random = np.random.RandomState(seed)
+def _chance_of(positives: int, images: int, seed: int) -> dict[Average, float]:
+    """Return the mean AP of `DEALS` rankings of images in random order, by each definition."""
+    random = np.random.RandomState([seed, positives, images])
     ranks = np.empty((positives, DEALS), dtype=np.int64)
     for column in ranks.T:
         column[:] = np.sort(random.permutation(images)[:positives]) + 1
     drawn = np.ones_like(ranks)
-    return float(_average_precision_of(drawn, np.cumsum(drawn, axis=0), ranks, measure).mean())
+    hits = np.cumsum(drawn, axis=0)
+    return {
+        measure: float(_average_precision_of(drawn, hits, ranks, measure).mean())
+        for measure in AP_MEASURES
+    }
 
 
 def _average_precisions(scores: Scores, labels: Labels, *, measure: Average) -> Doubles:
@@ -364,7 +368,7 @@ def _average_precisions_by_chance(
     each = np.full(labels.shape[1], np.nan)
     for k in _scored(scores):
         positives, images = int((labels[:, k] > 0).sum()), int((labels[:, k] != 0).sum())
-        each[k] = _chance_of(positives, images, measure, seed) if positives else np.nan
+        each[k] = _chance_of(positives, images, seed)[measure] if positives else np.nan
     return each
 
 
