@@ -13,7 +13,7 @@ import pytest
 
 from vggfeat.files import digests
 from vggfeat.files.digests import UNREADABLE, sha256_of, user_cache
-from vggfeat.files.sources import FileSource, Source
+from vggfeat.files.sources import FileSource, JoinedSource, Source
 
 
 def digest(data: bytes) -> str:
@@ -322,3 +322,39 @@ def test_the_memory_lies_in_the_user_s_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache() == tmp_path / ".cache" / "vggfeat"
+
+
+def test_several_files_have_the_digest_of_all_their_bytes(
+    tmp_path: Path, hashed: list[Path]
+) -> None:
+    paths = [tmp_path / name for name in ("a", "b", "c", "d")]
+    parts = [b"x" * 300_000, b"", b"yz" * 200_000, b"\0"]
+    for path, part in zip(paths, parts, strict=True):
+        path.write_bytes(part)
+    whole = digest(b"".join(parts))
+    assert sha256_of(*paths) == sha256_of(*paths) == whole
+    assert len(hashed) == 1  # remembered, and apart from the first file alone
+    assert sha256_of(paths[0]) == digest(parts[0])
+    assert sha256_of(*paths[:3]) == digest(b"".join(parts[:3]))
+    paths[3].write_bytes(b"\1")
+    assert sha256_of(*paths) == digest(b"".join(parts[:3]) + b"\1")
+    paths[2].unlink()
+    with pytest.raises(FileNotFoundError):
+        sha256_of(*paths)
+
+
+def test_files_one_behind_the_other_are_one_source(tmp_path: Path) -> None:
+    paths = tuple(files(tmp_path, 12))
+    source = JoinedSource(paths)
+    assert source.name == f"{paths[0]} and 11 more"
+    assert source.size() == sum(path.stat().st_size for path in paths) == 14
+    with source.open() as stream:
+        assert stream.read(3) + stream.read() == b"01234567891011"
+    states = {source.state()}
+    for path in paths[5:7]:
+        path.write_bytes(b"n")
+        states.add(source.state())
+    assert len(states) == 3
+    assert source.place() == tuple(FileSource(path).place() for path in paths)
+    with pytest.raises(OSError, match="no regular file"):
+        JoinedSource((paths[0], tmp_path)).open()

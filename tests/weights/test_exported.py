@@ -291,6 +291,7 @@ def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
         (lambda g: g["weights"][0].update(dtype="string", quantization={}), "of no known kind"),
         (lambda g: g["weights"][0].update(shape=[1 << 40]), "which no VGG net has"),
         (lambda g: g["weights"][0].update(shape=[-1, 2]), "which no VGG net has"),
+        (lambda g: g["weights"][0].update(shape=[float("inf")]), "of no known kind"),
         (lambda g: g["weights"].insert(0, 3), "of no known kind"),
         (lambda g: g.update(weights=3), "damaged"),
         (lambda g: g["weights"][1].update(name="block1_conv1/kernel"), "occurs twice"),

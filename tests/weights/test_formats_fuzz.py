@@ -10,6 +10,8 @@ import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -18,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import layouts
+from tests.support import exported, layouts
 from tests.support.layouts import Tensors, Writer, field, varint
 from vggfeat import child
 from vggfeat.errors import WeightsError
@@ -28,6 +30,7 @@ from vggfeat.weights.formats import read, recognise, sandbox
 pytestmark = pytest.mark.slow  # many processes, many examples
 
 THIN = ARCHITECTURES["vgg16-thin"]
+WITH_ONNX = pytest.mark.skipif(find_spec("onnx") is None, reason="onnx is not installed")
 MEMORY = 600 << 20  # of address space, for the process that reads many mutations
 MUTATED = 400  # files of each format in that process
 
@@ -126,6 +129,22 @@ def test_rubbish_behind_any_signature_is_refused(tmp_path: Path, rubbish: bytes)
             read(path, THIN)
 
 
+@given(mutations=MUTATIONS, whole=st.binary(max_size=40))
+@BOUNDED
+def test_a_mutated_model_json_is_refused_or_read(
+    tmp_path: Path, mutations: list[Mutation], whole: bytes
+) -> None:
+    """Its text alone is damaged: a name or a scale may change without any sign."""
+    (tmp_path / "js").mkdir(exist_ok=True)
+    path = tmp_path / "js" / "model.json"
+    if not (tmp_path / "base").exists():
+        exported.tfjs(tmp_path / "js", few())
+        (tmp_path / "base").write_bytes(path.read_bytes())
+    path.write_bytes(mutated((tmp_path / "base").read_bytes(), mutations) + whole)
+    with suppress(WeightsError):
+        assert read(path, THIN, "conv1_2").tensors.keys() <= few().keys()
+
+
 def test_lengths_that_lie_take_no_memory(tmp_path: Path) -> None:
     huge = varint(1 << 40)
     layer = field(4, b"conv1_1")
@@ -195,6 +214,8 @@ def read_all(form: str, folder: Path, memory: int = MEMORY) -> dict[str, tuple[i
         ("mat5", layouts.matconvnet_old),
         ("npz", layouts.frossard),
         ("npz", layouts.frossard_packed),
+        ("keras", exported.keras3),
+        pytest.param("onnx", exported.onnx, marks=WITH_ONNX),
     ],
 )
 def test_no_mutation_exhausts_the_reader_and_a_crash_is_one_error(

@@ -14,7 +14,7 @@ import scipy.io
 import torch
 from safetensors.torch import save_file
 
-from tests.support import layouts
+from tests.support import exported, layouts
 from tests.support.layouts import Tensors, Writer, field
 from vggfeat.errors import WeightsError
 from vggfeat.nets.architectures import ARCHITECTURES
@@ -353,7 +353,9 @@ def test_the_other_process_imports_nothing_that_lies_beside_the_file(
     assert read(Path("w"), THIN).layout == "frossard"
 
 
-@pytest.mark.parametrize("writer", [layouts.frossard, layouts.matconvnet, layouts.keras_old])
+@pytest.mark.parametrize(
+    "writer", [layouts.frossard, layouts.matconvnet, layouts.keras_old, exported.keras3]
+)
 def test_the_other_process_needs_no_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Writer, truth: Tensors
 ) -> None:

@@ -375,6 +375,7 @@ def _read(path: Path, weights: Weights) -> dict[str, Tensor]:
             "or BGR.",
             "The authors' nets read BGR; some who renamed their layers turned them to RGB.",
             "Say it: --profile oxford-bgr or --profile oxford-rgb.",
+            options={"--profile": "oxford-bgr"},
         )
     if orders == {"BGR"}:
         return port.tensors | {"conv1_1.weight": port.tensors["conv1_1.weight"].flip(1)}

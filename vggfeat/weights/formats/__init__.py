@@ -1,8 +1,9 @@
 """Readers of the published weight files. None of them runs code that a file brings along.
 
 A file's format is recognised by its content (`sniff`), never by its name. What C code of others
-has to parse (HDF5, MATLAB, NumPy) is read by a process of its own with bounded memory and time
-(`sandbox`). Which names and axes a layout has is data (`layouts`); one check serves all (`checks`).
+has to parse (HDF5, MATLAB, NumPy, ONNX) is read by a process of its own with bounded memory and
+time (`sandbox`). Which names and axes a layout has is data (`layouts`); one check serves all
+(`checks`).
 """
 
 from __future__ import annotations
@@ -49,9 +50,12 @@ def files_of(path: Path) -> list[Path]:
         path: Of the file, or of the model.json.
 
     Raises:
-        WeightsError: If it is of no known format, or one that belongs to it is not there.
+        WeightsError: If one that belongs to it is not there.
     """
-    form = recognise(path)
+    try:
+        form = recognise(path)
+    except WeightsError:  # what it is instead is told when it is read
+        return [path]
     if form.name != "tfjs":
         return [path]
     from vggfeat.weights.formats import tfjs

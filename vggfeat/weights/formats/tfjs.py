@@ -122,7 +122,7 @@ def _described(weight: object) -> tuple[str, tuple[int, ...], str, int, tuple[fl
         dims = tuple(int(n) for n in shape)
         kind = {**_WIDTHS, **_OTHERS}[str(stored.get("dtype", weight["dtype"]))]
         steps = (float(stored["scale"]), float(stored["min"])) if "scale" in stored else None
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise Refused("its manifest describes a weight that is of no known kind") from error
     if not isinstance(name, str) or min(dims, default=1) < 0 or math.prod(dims) > MOST_VALUES:
         raise Refused(f"its manifest gives {name!r} the shape {dims}, which no VGG net has")
