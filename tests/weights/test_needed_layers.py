@@ -77,7 +77,7 @@ def test_convolutions_alone_serve_the_taps_up_to_pool5(
         assert all(torch.equal(tensor, truth[name]) for name, tensor in found.items())
     with pytest.raises(
         WeightsError,
-        match=r"only the convolutions: no .* It serves the taps pool5, conv5_3, .*, conv1_1\. "
+        match=r"only the convolutions: no .* It serves the taps of pool5, conv5_3, .*, conv1_1\. "
         r"Pass --tap pool5",
     ):
         read(tmp_path / "w", THIN, "fc7")

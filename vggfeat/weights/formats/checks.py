@@ -175,12 +175,11 @@ def _explain(
 
 def _serving(wrong: str, net: Architecture, served: str) -> WeightsError:
     """Return the error of a file that has not all that is needed, but serves some taps."""
-    parts = {part.name for part in net.parts(served)}
-    taps = [tap for tap, (layer, _) in TAPS.items() if layer in parts]
-    best = min(taps, key=lambda tap: TAPS[tap][0] != served)
+    layers = [part.name for part in net.parts(served)][::-1]
+    best = next(tap for tap, (layer, _) in TAPS.items() if layer == served)
     return WeightsError(
         wrong,
-        f"It serves the taps {', '.join(taps)}.",
+        f"It serves the taps of {', '.join(layers)}.",
         f"Pass --tap {best}, or a file that has more layers.",
         options={"--tap": best},
     )
