@@ -23,7 +23,11 @@ from vggfeat.recipe import Recipe
 from vggfeat.report.result import Result
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
-RECIPES = sorted(set(PIPELINES.rglob("*.toml")) - set((PIPELINES / "examples").iterdir()))
+REAL = sorted((PIPELINES / "real").rglob("*.toml"))  # whose images and weights nobody can fetch
+RECIPES = sorted(
+    set(PIPELINES.rglob("*.toml")) - set((PIPELINES / "examples").iterdir()) - set(REAL)
+)
+RESULTS = PIPELINES.parent / "results"
 EACH = 10  # images of a part
 CLASSES_OF = {"voc2007": 20, "voc2012": 20, "voc2012-action": 10, "caltech101": 3, "caltech256": 3}
 
@@ -214,6 +218,27 @@ def test_a_recipe_is_named_as_its_file_and_weighs_what_the_paper_says(path: Path
         assert recipe.scales == ((256, 384, 512, 640, 768) if voc else (256, 384, 512))
         assert recipe.aggregate == ("average" if voc else "stack")
         assert set(recipe.weights) == ({"random:0"} if "thin" in path.parts else {"oxford"})
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
+def test_a_recipe_of_a_real_net_is_named_as_its_file(path: Path) -> None:
+    recipe = Recipe.from_toml(path)
+    assert recipe.name == path.stem
+    assert recipe.profile == "oxford-bgr"
+    assert set(recipe.weights) <= {"weights/vgg19-8bit.pth", "weights/vgg16-trunk.npz"}
+    assert all(recipe.last_layer(m) == "pool5" for m in recipe.models if m == "vgg16")
+    if recipe.ablation:
+        base = Recipe.from_toml(PIPELINES / "real" / f"{recipe.ablation.base}.toml")
+        changed = {k for k, v in recipe.canonical().items() if base.canonical()[k] != v}
+        assert changed == {recipe.ablation.question}
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.stem)
+def test_a_committed_result_is_that_of_its_recipe(path: Path) -> None:
+    result = Result.read(path)
+    [recipe] = [Recipe.from_toml(own) for own in (*RECIPES, *REAL) if own.stem == path.stem]
+    assert result.recipe.canonical() == recipe.canonical()
+    assert (RESULTS / f"{path.stem}.html").is_file()
 
 
 def test_every_cell_of_the_two_tables_has_its_recipe() -> None:
