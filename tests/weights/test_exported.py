@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ from vggfeat.recipe import Machine, Recipe
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.watch import Watch
 from vggfeat.weights.find import find_weights, random_tensors
-from vggfeat.weights.formats import files_of, read, recognise
+from vggfeat.weights.formats import files_of, read, recognise, sandbox
 
 THIN = ARCHITECTURES["vgg16-thin"]
 CONVOLUTIONS = [layer.name for layer in THIN.layers("pool5")]
@@ -257,7 +258,8 @@ def test_a_tfjs_models_identity_is_that_of_all_its_files(tmp_path: Path, truth: 
     files = files_of(path)
     assert [file.name for file in files[:3]] == ["model.json", *_shards(files, 1, 2)]
     whole = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    assert find_weights(THIN, str(path)).sha256 == whole
+    found = find_weights(THIN, str(path))
+    assert (found.origin, found.sha256) == ("js/model.json", whole)
     last = files[-1].read_bytes()
     files[-1].write_bytes(last[:-1] + bytes([last[-1] ^ 1]))
     assert find_weights(THIN, str(path)).sha256 != whole
@@ -411,6 +413,17 @@ def test_an_onnx_graph_of_something_else_is_refused(
 ) -> None:
     onnx_with(tmp_path / "w", truth, how)
     with pytest.raises(WeightsError, match=message):
+        read(tmp_path / "w", THIN)
+
+
+def test_without_the_package_it_is_said_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx.py").write_text("raise ImportError")
+    (tmp_path / "w").write_bytes(b"\x08\x09\x12\x04test")
+    places = f"{tmp_path}{os.pathsep}{Path(__file__).resolve().parents[2]}"
+    monkeypatch.setattr(sandbox, "_environment", lambda: {"PYTHONPATH": places})
+    with pytest.raises(WeightsError, match=r"package onnx: pip install 'vggfeat\[onnx\]'"):
         read(tmp_path / "w", THIN)
 
 

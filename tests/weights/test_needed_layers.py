@@ -195,6 +195,21 @@ def test_a_file_without_its_top_is_converted_as_far_as_it_goes(
         find_weights(THIN, str(made)).load()
 
 
+def test_layers_without_numbers_are_not_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Tensors
+) -> None:
+    """Some files of torchvision's features have a classifier of nothing but NaN."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    hollow = {n: t if n.startswith("conv") else t * torch.nan for n, t in truth.items()}
+    layouts.torchvision(tmp_path / "w.pth", THIN, hollow)
+    made = convert_weights(str(tmp_path / "w.pth"), THIN.name, "torchvision")
+    found = find_weights(THIN, str(made), None, "pool5").load()
+    assert [*found] == [name for name in truth if name.startswith("conv")]
+    with pytest.raises(WeightsError, match=r"is not known.*not finite.*--tap pool5") as raised:
+        find_weights(THIN, str(tmp_path / "w.pth"))
+    assert raised.value.options == {"--profile": "torchvision", "--tap": "pool5"}
+
+
 # --- the command that the error prints ------------------------------------------------------------
 
 

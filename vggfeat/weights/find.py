@@ -253,7 +253,7 @@ def _from_file(net: Architecture, path: Path, profile: str | None, last: str | N
             remedy="Leave --profile out.",
         )
     return Weights(
-        origin=path.name,
+        origin=_name(path),
         sha256=digest,
         family=_family(path, digest),
         profile=PROFILES[name],
@@ -263,6 +263,12 @@ def _from_file(net: Architecture, path: Path, profile: str | None, last: str | N
         stated=stated,
         last=last,
     )
+
+
+def _name(path: Path) -> str:
+    """Return what a file may be called: its name, of a model.json with its folder's."""
+    alone = len(formats.files_of(path)) == 1
+    return path.name if alone else f"{path.absolute().parent.name}/{path.name}"
 
 
 def _digest(path: Path) -> str:
@@ -304,7 +310,7 @@ def _told_profile(net: Architecture, path: Path, digest: str, last: str | None) 
     except WeightsError as error:
         if not error.options:
             raise
-        lacking, port = error, _told(path, digest, net.name, None)
+        lacking, port = error, _told(path, digest, net.name, "conv1_1")
     if port.profile is not None:
         return port.profile
     likely = _LIKELY.get(port.layout, "torchvision")

@@ -59,7 +59,8 @@ def _holds_modules(path: Path) -> bool:
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # of the older format, which alone it does not read, or damaged
-        return b"torch.nn.modules." in path.read_bytes()[:_HEAD]
+        with path.open("rb") as stream:
+            return b"torch.nn.modules." in stream.read(_HEAD)
     return any(name.startswith("torch.nn.modules.") for name in named)
 
 

@@ -44,12 +44,12 @@ def arranged(
         WeightsError: If a tensor that is needed is missing, of another shape or not finite; if
             the convolutions are another net's.
     """
-    last = last or _served(layout, found, net) or "fc8"
-    if not fits(layout, found, net, last):
-        _explain(path, layout, found, net, last)
+    until = last or _served(layout, found, net) or "fc8"
+    if not fits(layout, found, net, until):
+        _explain(path, layout, found, net, until)
     names = layout.names(net)
     tensors, damaged = {}, []
-    for name, shape in _expected(layout, found, net, last):
+    for name, shape in _expected(layout, found, net, until):
         tensor = turned(found[names[name]], shape, inputs_first=layout.inputs_first)
         if not torch.isfinite(tensor).all():
             damaged.append(name)
@@ -61,8 +61,11 @@ def arranged(
         )
         if not damaged[0].startswith("fc"):
             raise WeightsError(wrong, remedy="Fetch it again.")
+        before = _before(net, damaged[0].partition(".")[0])
+        if last is None:
+            return arranged(path, layout, found, net, before)
         left_out = "Its fully connected layers were left out."
-        raise _serving(f"{wrong} {left_out}", net, _before(net, damaged[0].partition(".")[0]))
+        raise _serving(f"{wrong} {left_out}", net, before)
     return tensors
 
 
