@@ -18,6 +18,7 @@ from vggfeat.extraction.job import in_one_pass
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import open_for
 from vggfeat.extraction.workers import extract
+from vggfeat.nets import int8
 from vggfeat.nets.forms import FORMS
 from vggfeat.recipe import Described, Machine, Recipe
 from vggfeat.store.layout import StorePlan
@@ -133,6 +134,25 @@ def test_one_pass_makes_the_bytes_that_each_tap_makes_alone(
         assert path.read_bytes() == alone(tap, **changed)
     assert extract(wanted, machine, Watch()) == paths
     assert extract(recipe(tiny_voc, taps[0], **changed), machine, Watch()) == paths[:1]
+
+
+@pytest.mark.slow
+def test_an_8_bit_net_is_another_one_for_each_tap(
+    tiny_voc: Path, machine: Machine, alone: Callable[..., bytes], passes: Passes
+) -> None:
+    """Its last layer is in floating point: shallower taps of one pass would not be those alone."""
+    pytest.importorskip("openvino", reason='pip install "vggfeat[int8]"')
+    try:
+        int8.runtime()
+    except int8.Int8Unavailable as error:
+        pytest.skip(str(error))
+    changed = {"precision": "int8", "scales": (224,)}
+    paths = extract(recipe(tiny_voc, ("pool5", "conv5_2"), **changed), machine, Watch())
+    assert counted(passes) == {(224, ("pool5",)): 24, (224, ("conv5_2",)): 24}
+    assert [path.read_bytes() for path in paths] == [
+        alone("pool5", **changed),
+        alone("conv5_2", **changed),
+    ]
 
 
 def test_a_run_that_is_killed_between_two_stores_resumes_to_the_same_bytes(

@@ -792,6 +792,10 @@ def test_several_devices_fill_one_store_with_the_same_rows(
     both = machine.model_copy(update={"device": "cpu,cpu", "cache": machine.cache / "both"})
     [together] = extract(recipe(tiny_voc), both, Watch())
     assert digest(together) == digest(alone)
+    several = recipe(tiny_voc, tap=["pool5", "fc7", "fc6"])
+    again = both.model_copy(update={"cache": machine.cache / "several"})
+    stores = extract(several, machine, Watch())  # fc7 is there
+    assert list(map(digest, extract(several, again, Watch()))) == list(map(digest, stores))
 
 
 @pytest.mark.slow
