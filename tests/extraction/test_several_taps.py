@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from vggfeat.store.layout import StorePlan
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.store.rows import Rows
 from vggfeat.store.writer import ShardFolder, finished_rows
+from vggfeat.transfer.run import evaluate
 from vggfeat.transfer.samples import blocks_of, read_fused
 from vggfeat.transformer import VggDescriptor
 from vggfeat.watch import Watch
@@ -282,6 +285,24 @@ def test_the_svm_sees_a_block_for_each_net_region_and_tap(tiny_voc: Path, machin
     assert np.allclose(x[3, 2 * 512 : 2 * (512 + 64)], block, atol=1e-7)
     for store in stores:
         store.close()
+
+
+def test_the_time_of_a_pass_is_divided_among_its_stores(tiny_voc: Path, machine: Machine) -> None:
+    wanted = recipe(tiny_voc, ("fc7", "pool5"))
+    begun = time.perf_counter()
+    paths = extract(wanted, machine, Watch())
+    whole = time.perf_counter() - begun
+    times = []
+    for path in paths:
+        with DescriptorStore.open(path) as store:
+            times.append(store.seconds or 0.0)
+    assert times == [times[0]] * 2
+    assert 0 < sum(times) < whole
+    told = evaluate(wanted, machine, Watch()).result.seconds
+    assert told["describe images"] == sum(times)
+    record = paths[0].with_name("descriptors.json")  # as stores of before have none
+    record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": None}))
+    assert "describe images" not in evaluate(wanted, machine, Watch()).result.seconds
 
 
 def test_jobs_of_one_net_region_and_set_of_images_share_a_pass(

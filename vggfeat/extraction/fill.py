@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vggfeat.errors import ImageReadError
 from vggfeat.extraction.budget import execution_on, workers
@@ -215,23 +215,26 @@ def _commit_shards(
                 own = [store for store in stores.values() if store.shards in folders]
                 yield from _tasks(own, number, extractor.plan.canvas)
 
+        begun = time.perf_counter()
         for task, blocks in extractor.run(tasks()):
+            done = time.perf_counter()
+            notes = {
+                "device": machine.device,
+                "versions": versions(),
+                "halved_batches": extractor.halved,
+                "seconds": round((done - begun) / len(task.taps), 3),
+            }
+            begun = done
             for tap, rows in zip(task.taps, blocks, strict=True):
-                _commit(stores[tap], task.number, rows, machine, extractor.halved)
+                _commit(stores[tap], task.number, rows, notes)
                 committed += 1
             watch.check(_RESUME)
     return committed
 
 
-def _commit(store: _Store, number: int, rows: Rows, machine: Machine, halved: int) -> None:
+def _commit(store: _Store, number: int, rows: Rows, notes: Mapping[str, Any]) -> None:
     assert store.shards is not None
-    notes = {
-        "device": machine.device,
-        "versions": versions(),
-        "missing_donors": store.donors.missing,
-        "halved_batches": halved,
-    }
-    store.shards.commit(number, rows, notes)
+    store.shards.commit(number, rows, {**notes, "missing_donors": store.donors.missing})
 
 
 def _tasks(stores: Sequence[_Store], number: int, canvas: int | None) -> Iterator[ShardTask]:

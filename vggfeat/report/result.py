@@ -248,7 +248,8 @@ class Result(_Record):
         measure: The experiment's own measure.
         score: Its value, [0, 1].
         warnings: What a reader must know: substitutes, classes without a number, lost images.
-        seconds: Time of each step.
+        seconds: Time of each step; that of describing images is the stores' own, of all their
+            images, wherever and whenever they were made, and absent where it is not known.
         versions: Of Python and the packages.
     """
 

@@ -12,7 +12,7 @@ from vggfeat.report.tables import AblationTable, Comparison, Run, Score, Tables
 _NONE = "–"
 _SERVER = "scored by the server"
 _NOT_RUN = "not run"
-_SECONDS = "Seconds: of everything but the extraction."
+_SECONDS = "Seconds: of all steps; describing images counts all those of the stores that were used."
 _INTERVAL = f"{100 * LEVEL:g} % interval"
 
 _BESIDE = (  # columns of `_beside`

@@ -55,7 +55,7 @@ class Run:
         scales: S shorter sides Q, pixels.
         images: Test images of the first split.
         classes: K.
-        seconds: Of everything but the extraction.
+        seconds: Of all steps, that of describing images where it is known.
         weights: Of its nets, each once.
         substitutes: Why it must not stand in the paper's cell; empty for the real thing.
         imitated: Whether a net of it has random weights or is a thin one.

@@ -158,6 +158,15 @@ class DescriptorStore:
         """The reason for each unreadable image, from the record."""
         return dict((_record(self.path) or {}).get("unreadable", {}))
 
+    @property
+    def seconds(self) -> float | None:
+        """How long its images took, where and whenever that was; None where nobody has noted it.
+
+        A pass that has served several taps is divided among their stores.
+        """
+        seconds = (_record(self.path) or {}).get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) else None
+
     def statuses(self) -> npt.NDArray[np.uint8]:
         """Return the (n,) statuses."""
         return np.asarray(self._file["status"][:], dtype=np.uint8)

@@ -101,7 +101,7 @@ class ShardFolder:
         Args:
             number: Of the shard.
             rows: Its rows, in the plan's order.
-            notes: For the record: device, versions.
+            notes: For the record: device, versions, seconds.
 
         Returns:
             Whether this record counts; otherwise another writer was first.
@@ -161,12 +161,15 @@ class ShardFolder:
             write_complete(descriptor, self.plan, self._verified(records))
             digest, size = digest_of(descriptor)
         unreadable = {i: reason for record in records for i, reason in record["errors"].items()}
+        timed = [record.get("seconds") for record in records]
+        known = [seconds for seconds in timed if isinstance(seconds, int | float)]
         record = {
             "file": target.name,
             "bytes": size,
             "sha256": digest,
             "rows": self.plan.rows,
             "unreadable": unreadable,
+            "seconds": sum(known) if len(known) == len(timed) else None,
         }
         publish_new(self.folder / RECORD, _json(record))
 

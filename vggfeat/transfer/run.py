@@ -63,6 +63,9 @@ def evaluate(
     with open_blocks(recipe, machine, watch, stores) as (dataset, blocks):
         ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
         used = tuple(used_store(block, ids, recipe) for block in blocks)
+        described = [block.store.seconds for block in blocks]
+        if None not in described:
+            seconds["describe images"] = sum(one for one in described if one is not None)
         runs = []
         for index, split in enumerate(dataset.splits, 1):
             if len(dataset.splits) > 1:
