@@ -221,12 +221,46 @@ def test_stores_of_several_taps_are_a_recipe_of_these(tmp_path: Path) -> None:
     with pytest.raises(StaleStoreError, match="tap 'pool5' there, 'fc7' asked for"):
         completed([first, second], tap=("fc7",))
     of_19 = made(tmp_path / "of 19", {"net": "vgg19-thin", "tap": "pool5"})
-    recipe = completed([first, of_19])  # each net with each tap: `evaluate` wants four stores
-    wanted = ", ".join(
-        f"{net}-thin image {tap}" for net in ("vgg16", "vgg19") for tap in recipe.tap
+    recipe = completed([first, of_19])
+    assert recipe.tap == ("vgg16-thin:fc7", "vgg19-thin:pool5")
+    assert recipe.described == (
+        Described("vgg16-thin", "image", "fc7"),
+        Described("vgg19-thin", "image", "pool5"),
     )
-    with pytest.raises(RecipeError, match=f"19-thin image pool5. Expected .* order: {wanted}. "):
-        evaluate(recipe, Machine(cache=tmp_path), Watch(), [first, of_19])
+    with pytest.raises(StaleStoreError, match="tap 'fc7' there, 'pool5' asked for"):
+        completed([first, of_19], tap=("pool5",))
+
+
+def test_a_classifier_of_two_nets_with_a_tap_each_predicts(tmp_path: Path) -> None:
+    photos, machine = tmp_path / "photos", Machine(cache=tmp_path / "f", results=tmp_path / "r")
+    for k, name in enumerate(("red", "green")):
+        (photos / name).mkdir(parents=True)
+        for n in range(4):
+            pixels = photo(90, 100, seed=n)
+            pixels[:, :, k], pixels[:, :, 1 - k] = 255, 0
+            Image.fromarray(pixels).save(photos / name / f"{n}.png")
+    values = {
+        "dataset": f"folder:{photos}",
+        "models": ("vgg11-thin", "vgg13-thin"),
+        "weights": ("random:7",),
+        "tap": ("vgg11-thin:pool5", "vgg13-thin:fc6"),
+        "scales": (224,),
+        "grid": (1.0,),
+    }
+    recipe = Recipe.build(values, "a test")
+    paths = extract(recipe, machine, Watch())
+    evaluation = evaluate(recipe, machine, Watch())
+    assert evaluation.result.descriptor_size == 64 + 512
+    given = Recipe.build(
+        values_from_stores(paths, {"dataset": recipe.dataset, "grid": (1.0,)}), "a test"
+    )
+    same = evaluate(given, machine, Watch(), paths)
+    assert np.array_equal(same.runs[0].fitted.scores, evaluation.runs[0].fitted.scores)
+    trained = open_trained(write(evaluation, machine))
+    items = named_images([photos / i for i in evaluation.runs[0].samples["test"].ids])
+    elsewhere = machine.model_copy(update={"cache": tmp_path / "nothing"})
+    found = predict(trained, items, elsewhere, Watch())
+    assert np.abs(found.scores - evaluation.runs[0].fitted.scores).max() < 1e-6
 
 
 def published_store(folder: Path, family: str, net: str, stored: dict[str, Any]) -> Path:

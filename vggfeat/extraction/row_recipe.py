@@ -168,7 +168,8 @@ class RowRecipe(BaseModel):
         """
         net = self.net if self.net in recipe.models else recipe.models[0]
         region = self.region if self.region in recipe.regions else recipe.regions[0]
-        tap = self.tap if self.tap in recipe.tap else recipe.tap[0]
+        taps = recipe.taps_of(net)
+        tap = self.tap if self.tap in taps else taps[0]
         wanted = RowRecipe.of(recipe, Described(net, region, tap), weights)
         kept = {name: getattr(self, name) for name in _BEYOND_RECIPES}
         if _library(wanted.resampler) == _library(self.resampler):

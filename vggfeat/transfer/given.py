@@ -92,18 +92,23 @@ def _options(given: Sequence[_Given], models: Sequence[str] | None) -> dict[str,
     options: dict[str, Any] = {}
     weights: dict[str, str] = {}
     regions: dict[str, None] = {}
-    taps: dict[str, None] = {}
+    taps: dict[str, dict[str, None]] = {}
     for one in given:
         own = one.row.as_options(one.weights)
         weights.setdefault(one.row.net, own["weights"][0])
         regions |= dict.fromkeys(own["regions"])
-        taps |= dict.fromkeys(own["tap"])
+        taps.setdefault(one.row.net, {})[one.row.tap] = None
         options |= {k: v for k, v in own.items() if options.get(k) is None}
+    alike = len({tuple(own) for own in taps.values()}) == 1
     return options | {
         "models": tuple(weights),
         "weights": tuple(weights.get(name, options["weights"][0]) for name in models or weights),
         "regions": tuple(regions),
-        "tap": tuple(taps),
+        "tap": tuple(
+            dict.fromkeys(
+                tap if alike else f"{net}:{tap}" for net, own in taps.items() for tap in own
+            )
+        ),
     }
 
 
@@ -129,7 +134,8 @@ def _looked_up(one: _Given, recipe: Recipe, *, fits: bool) -> WeightsIdentity:
     if source in families() and source != held.family:
         return replace(held, origin=source, sha256="")  # another, whichever file it is
     try:
-        found = find_weights(architecture(one.row.net), source, recipe.profile)
+        net = one.row.net
+        found = find_weights(architecture(net), source, recipe.profile, recipe.last_layer(net))
     except WeightsError as error:
         raise WeightsError(
             f"Whether '{one.path}' is of the weights {source!r} cannot be told: {error}",

@@ -199,7 +199,8 @@ def _check_weights(
     if not named and not Path(source).is_file():
         wrong = f"The weights of {used.model} that '{trained.path}' needs are not at '{source}'."
         raise WeightsError(wrong, expected, remedy)
-    found = find_weights(architecture(used.model), source, recipe.profile)
+    last = recipe.last_layer(used.model)
+    found = find_weights(architecture(used.model), source, recipe.profile, last)
     if found.sha256 != used.weights_sha256:
         wrong = (
             f"'{trained.path}' was trained on other weights of {used.model} than {found.origin} "
