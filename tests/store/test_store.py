@@ -570,9 +570,10 @@ def test_a_second_assembler_that_finds_the_shards_gone_has_succeeded(
 def test_donors_give_rows_of_the_same_image_and_recipe(tmp_path: Path) -> None:
     plan = make_plan(rows=20, shard_rows=8)
     fill(tmp_path / "one", plan)
-    found = possible_donors(tmp_path / "two", plan.row_fingerprint)
+    found = possible_donors(tmp_path / "two", plan.row_fingerprint, (384, 512))
     assert [name for name, _ in found] == ["one/descriptors.h5"]
-    assert possible_donors(tmp_path / "two", "another row") == ()
+    assert possible_donors(tmp_path / "two", "another row", (384, 512)) == ()
+    assert possible_donors(tmp_path / "two", plan.row_fingerprint, (512, 640)) == ()
     source = make_rows(plan, 0)
     digests = {5: source.image_sha256[2].tobytes().hex(), 6: "ab" * 32}
     known, sizes = Donors(tmp_path / "two", found).known(digests, (384, 512))
@@ -581,6 +582,33 @@ def test_donors_give_rows_of_the_same_image_and_recipe(tmp_path: Path) -> None:
     assert np.array_equal(descriptor, source.descriptors[2, 1])
     assert norm == source.norms[2, 1]
     assert sizes[5] == tuple(source.image_size[2])
+
+
+def test_several_donors_give_an_image_the_scales_that_each_has(tmp_path: Path) -> None:
+    scales = {"a": (256,), "b": (384, 512), "c": (512,), "d": (640,)}
+    plans = {k: replace(make_plan(rows=20, shard_rows=20), scales=q) for k, q in scales.items()}
+    for name, plan in plans.items():
+        shards = ShardFolder(tmp_path / name, plan)
+        shards.commit(0, make_rows(plan, 0), {"seconds": 8.0} if name != "c" else {})
+        shards.assemble()
+    wanted = (256, 384, 512)
+    found = possible_donors(tmp_path / "x", "r" * 64, wanted)
+    assert [name[0] for name, _ in found] == ["b", "a", "c"]  # the most scales first
+    rows = {name: make_rows(plan, 0) for name, plan in plans.items()}
+    image = rows["a"].image_sha256[2].tobytes().hex()
+    with Donors(tmp_path / "x", found) as donors:
+        assert donors.covers(image, wanted)
+        assert not donors.covers(image, (*wanted, 640))
+        known, _ = donors.known({7: image}, wanted)
+        for index, (name, place) in enumerate((("a", 0), ("b", 0), ("b", 1))):
+            descriptor, norm = known[7][index]
+            assert np.array_equal(descriptor, rows[name].descriptors[2, place])
+            assert norm == rows[name].norms[2, place]
+        assert donors.seconds([image], wanted) == pytest.approx(8 / 20 + 8 / 20)
+        part = 384**2 / (384**2 + 512**2)
+        assert donors.seconds([image, image], (384,)) == pytest.approx(2 * part * 8 / 20)
+    with Donors(tmp_path / "x", found[-1:]) as donors:
+        assert donors.seconds([image], wanted) is None  # nobody has noted those of "c"
 
 
 def test_a_donor_that_is_gone_is_named_and_its_rows_are_computed(tmp_path: Path) -> None:

@@ -222,19 +222,28 @@ def _commit_shards(
                 "device": machine.device,
                 "versions": versions(),
                 "halved_batches": extractor.halved,
-                "seconds": round((done - begun) / len(task.taps), 3),
             }
+            seconds = (done - begun) / len(task.taps)
             begun = done
             for tap, rows in zip(task.taps, blocks, strict=True):
-                _commit(stores[tap], task.number, rows, notes)
+                _commit(stores[tap], task, rows, notes, seconds)
                 committed += 1
             watch.check(_RESUME)
     return committed
 
 
-def _commit(store: _Store, number: int, rows: Rows, notes: Mapping[str, Any]) -> None:
+def _commit(
+    store: _Store, task: ShardTask, rows: Rows, notes: Mapping[str, Any], seconds: float
+) -> None:
+    """Commit a shard; its time is that of what was computed and, once, of what was copied."""
     assert store.shards is not None
-    store.shards.commit(number, rows, {**notes, "missing_donors": store.donors.missing})
+    copied = [task.sha256[row] for row in task.known[store.job.tap]]
+    before = store.donors.seconds(copied, store.plan.scales)
+    own = {
+        "missing_donors": store.donors.missing,
+        "seconds": None if before is None else round(seconds + before, 3),
+    }
+    store.shards.commit(task.number, rows, {**notes, **own})
 
 
 def _tasks(stores: Sequence[_Store], number: int, canvas: int | None) -> Iterator[ShardTask]:

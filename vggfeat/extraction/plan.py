@@ -54,7 +54,9 @@ def job_of(
     row = RowRecipe.of(recipe, described, weights, calibration)
     identity = identity_of(row, recipe.scales, manifest_digest(items, digests), len(items))
     folder = machine.cache / f"{slug(recipe.dataset)}-{model}-{identity.fingerprint[:8]}"
-    donors = possible_donors(folder, identity.row_fingerprint) if region == "image" else ()
+    whole = region == "image"
+    own = identity.row_fingerprint
+    donors = possible_donors(folder, own, recipe.scales) if whole else ()
     return StoreJob(
         model=model,
         region=region,

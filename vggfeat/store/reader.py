@@ -158,7 +158,7 @@ class DescriptorStore:
         """The reason for each unreadable image, from the record."""
         return dict((_record(self.path) or {}).get("unreadable", {}))
 
-    @property
+    @cached_property
     def seconds(self) -> float | None:
         """How long its images took, where and whenever that was; None where nobody has noted it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -32,15 +32,19 @@ def siblings(folder: Path) -> dict[Path, StorePlan]:
     return found
 
 
-def possible_donors(folder: Path, row_fingerprint: str) -> tuple[tuple[str, str], ...]:
-    """List the complete stores beside `folder` whose rows have the same fingerprint.
+def possible_donors(
+    folder: Path, row_fingerprint: str, scales: Sequence[int]
+) -> tuple[tuple[str, str], ...]:
+    """List the complete stores beside `folder` that have rows of a fingerprint and some of scales.
 
     Returns:
-        (path relative to the folder's parent, SHA-256) of each.
+        (path relative to the folder's parent, SHA-256) of each, those with the most scales first.
     """
     found = []
-    for place, plan in siblings(folder).items():
-        if plan.row_fingerprint == row_fingerprint and (place / RECORD).exists():
+    ordered = sorted(siblings(folder).items(), key=lambda one: -_shared(one[1].scales, scales))
+    for place, plan in ordered:
+        useful = plan.row_fingerprint == row_fingerprint and _shared(plan.scales, scales)
+        if useful and (place / RECORD).exists():
             try:
                 digest = recorded_digest(place / DESCRIPTORS)
             except StoreError as error:
@@ -61,7 +65,7 @@ class Donors:
     def __init__(self, folder: Path, donors: Sequence[tuple[str, str]]) -> None:
         self.missing: list[str] = []
         self._opened: list[DescriptorStore] = []
-        self._where: dict[bytes, tuple[DescriptorStore, str]] = {}
+        self._where: dict[bytes, list[tuple[DescriptorStore, str]]] = {}
         for name, digest in donors:
             try:
                 path = folder.parent / name
@@ -76,7 +80,7 @@ class Donors:
             usable = store.statuses() != Status.UNREADABLE
             for image, sha256, sound in zip(store.ids, store.image_digests(), usable, strict=True):
                 if sound:
-                    self._where.setdefault(sha256.tobytes(), (store, image))
+                    self._where.setdefault(sha256.tobytes(), []).append((store, image))
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +91,7 @@ class Donors:
 
     def covers(self, sha256: str, scales: Sequence[int]) -> bool:
         """Return whether nothing need be computed for an image of that digest."""
-        place = self._where.get(bytes.fromhex(sha256))
-        return place is not None and set(scales) <= set(place[0].scales)
+        return sum(len(shared) for _, _, shared in self._places(sha256, scales)) == len(scales)
 
     def known(
         self, sha256: Mapping[int, str], scales: Sequence[int]
@@ -104,17 +107,52 @@ class Donors:
         """
         known: Known = {}
         sizes: dict[int, tuple[int, int]] = {}
-        found: dict[DescriptorStore, list[tuple[int, str]]] = {}
+        found: dict[tuple[DescriptorStore, tuple[int, ...]], list[tuple[int, str]]] = {}
         for row, digest in sha256.items():
-            if place := self._where.get(bytes.fromhex(digest)):
-                found.setdefault(place[0], []).append((row, place[1]))
-        for store, wanted in found.items():
-            shared = [q for q in scales if q in store.scales]
+            for store, image, shared in self._places(digest, scales):
+                found.setdefault((store, shared), []).append((row, image))
+        for (store, shared), wanted in found.items():
             rows = store.read([image for _, image in wanted], shared)
-            for n, (row, _) in enumerate(wanted if shared else ()):
-                known[row] = {
-                    scales.index(q): (rows.descriptors[n, i], float(rows.norms[n, i]))
+            for n, (row, _) in enumerate(wanted):
+                known.setdefault(row, {}).update(
+                    (scales.index(q), (rows.descriptors[n, i], float(rows.norms[n, i])))
                     for i, q in enumerate(shared)
-                }
+                )
                 sizes[row] = (int(rows.image_size[n, 0]), int(rows.image_size[n, 1]))
         return known, sizes
+
+    def seconds(self, sha256: Iterable[str], scales: Sequence[int]) -> float | None:
+        """Return how long it once took to describe what need not be computed now.
+
+        A store's time is divided among its images alike, and among its scales by their area.
+
+        Args:
+            sha256: Digests of images.
+            scales: S scales, pixels.
+
+        Returns:
+            None where a store does not know its own.
+        """
+        total = 0.0
+        for digest in sha256:
+            for store, _, shared in self._places(digest, scales):
+                if store.seconds is None:
+                    return None
+                part = sum(q * q for q in shared) / sum(q * q for q in store.scales)
+                total += store.seconds * part / len(store)
+        return total
+
+    def _places(
+        self, sha256: str, scales: Sequence[int]
+    ) -> Iterator[tuple[DescriptorStore, str, tuple[int, ...]]]:
+        """Yield each store that gives an image some of the scales, its id there, and which."""
+        missing = list(scales)
+        for store, image in self._where.get(bytes.fromhex(sha256), ()):
+            shared = tuple(q for q in missing if q in store.scales)
+            if shared:
+                missing = [q for q in missing if q not in shared]
+                yield store, image, shared
+
+
+def _shared(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    return len({*ours} & {*theirs})
