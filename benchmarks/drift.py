@@ -149,8 +149,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE.toml")
     parser.add_argument("--limit", type=int, help="Images of each part.")
-    parser.add_argument("--data-root", default="datasets")
-    parser.add_argument("--cache", help="Where stores are kept; by default nowhere.")
+    parser.add_argument("--data-root", type=Path, default=Path("datasets"))
+    parser.add_argument("--cache", type=Path, help="Where stores are kept; by default nowhere.")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

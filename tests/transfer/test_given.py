@@ -231,6 +231,7 @@ def test_stores_of_several_taps_are_a_recipe_of_these(tmp_path: Path) -> None:
         completed([first, of_19], tap=("pool5",))
 
 
+@pytest.mark.slow
 def test_a_classifier_of_two_nets_with_a_tap_each_predicts(tmp_path: Path) -> None:
     photos, machine = tmp_path / "photos", Machine(cache=tmp_path / "f", results=tmp_path / "r")
     for k, name in enumerate(("red", "green")):
