@@ -255,6 +255,7 @@ def test_rows_that_another_store_has_are_copied_for_its_tap_alone(
 def test_an_unreadable_image_is_so_in_every_store_and_told_of_once(
     tiny_voc: Path, machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "vggfeat")
     (tiny_voc / "JPEGImages" / "000005.jpg").write_bytes(b"no image")
     paths = extract(recipe(tiny_voc, ("pool5", "fc7"), scales=(224,)), machine, Watch())
     for path in paths:
@@ -262,6 +263,7 @@ def test_an_unreadable_image_is_so_in_every_store_and_told_of_once(
             assert [*store.unreadable] == ["000005"]
             assert np.isnan(store.read(["000005"]).descriptors).all()
     assert caplog.text.count("000005 is unreadable") == 1
+    assert caplog.text.count("one pass of vgg11-thin fills a store for each") == 1
 
 
 def test_the_svm_sees_a_block_for_each_net_region_and_tap(tiny_voc: Path, machine: Machine) -> None:

@@ -99,6 +99,9 @@ def _tell_unreadable(path: Path, machine: Machine) -> None:
 def _make(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> None:
     """Make stores that one pass serves; those that were begun in other portions one by one."""
     plans = plans_of(jobs, machine)
+    if len(jobs) > 1:
+        taps = ", ".join(job.tap for job in jobs)
+        _log.info("%s: one pass of %s fills a store for each", taps, jobs[0].model)
     for job in jobs:
         tell_near_matches(job)
     begun = all((job.folder / PLAN).exists() for job in jobs)
