@@ -6,7 +6,7 @@ Each recipe is run in every precision that the device can do, with a store of it
 scores are compared with those of float32 on the same test images: the interval of a change is that
 of the paired bootstrap, both scores over the same resamples. Stores in --cache are used and kept.
 Without a recipe it is the demo's, whose drawn images and random net show how exact the arithmetic
-is, and nothing about real photos.
+is, and nothing about real photos; its figures are told and not kept.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def measure(recipes: Sequence[Recipe], machine: Machine) -> list[dict[str, Any]]
 
 
 def main() -> None:
-    """Measure, and write results/benchmarks/drift.json."""
+    """Measure, and write results/benchmarks/drift.json if recipes were given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE.toml")
     parser.add_argument("--limit", type=int, help="Images of each part.")
@@ -171,7 +171,8 @@ def main() -> None:
             values = {**demo_recipe(Path(place)).model_dump(), "name": "demo", **limit}
             recipes = [Recipe.build(values, "the benchmark")]
         rows = measure(recipes, machine)
-    write("drift", {"device": options.device, "rows": rows})
+    if options.recipes and rows:
+        write("drift", {"device": options.device, "rows": rows})
 
 
 def _described(title: str, found: Evaluation) -> dict[str, Any]:

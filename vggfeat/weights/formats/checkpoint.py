@@ -18,6 +18,7 @@ _WRAPPERS = {"module", "_orig_mod"}  # of DataParallel and of torch.compile, at 
 _FIRST = ("features.0.weight", "conv1_1.weight", "0.weight")  # conv1_1 in the layouts with dots
 _GLOBAL = re.compile(r"GLOBAL (\S+?)[\s,]")
 _SAVING = "torch.save(model.state_dict(), 'weights.pth')"
+_ELSEWHERE = f"Have it saved again where it was made: {_SAVING}."
 
 
 def not_plain(path: Path, reason: str) -> WeightsError:
@@ -32,7 +33,7 @@ def not_plain(path: Path, reason: str) -> WeightsError:
         return WeightsError(
             f"'{path}' is a TorchScript archive, which is a program.",
             expected,
-            f"Where you trust it: model = torch.jit.load('{path.name}'); {_SAVING}.",
+            _ELSEWHERE,
         )
     named = _GLOBAL.search(reason)
     if named is None:
@@ -40,17 +41,16 @@ def not_plain(path: Path, reason: str) -> WeightsError:
         return WeightsError(
             f"'{path}' is no file of plain tensors: {reason}", expected, "Is it damaged?"
         )
-    loading = f"torch.load('{path.name}', weights_only=False)"
     if _holds_modules(path):
         return WeightsError(
             f"'{path}' is a whole model, pickled with its class {named[1]}.",
             expected,
-            f"Where you trust it: model = {loading}; {_SAVING}.",
+            _ELSEWHERE,
         )
     return WeightsError(
         f"'{path}' is no file of plain tensors: it holds a {named[1]} as well.",
         expected,
-        f"Where you trust it: torch.save({loading}['state_dict'], 'weights.pth').",
+        _ELSEWHERE,
     )
 
 
