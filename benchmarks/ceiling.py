@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.common import cores, seconds, skip, tell, threads, write
+from benchmarks.common import cores, seconds, skip, tell, threads, unheld, write
 
 CPU = ("float32", "bfloat16", "int8")
 CUDA = ("float32", "tf32", "bfloat16", "float16", "int8")
@@ -181,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

@@ -25,6 +25,8 @@ import sklearn
 import torch
 from torch import Tensor
 
+from vggfeat.nets.blas import VARIABLES, blas
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "benchmarks"
 DATA = ROOT.parent / "shared" / "data"  # real images, where there are any
@@ -39,9 +41,11 @@ class EngineError(Exception):
 
 def machine() -> dict[str, Any]:
     """Describe what the figures were taken on."""
+    found = blas()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "processor": _processor(),
+        "blas": f"{found.library}, {found.kernel}",
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "gpu": ", ".join(gpus) or None,
@@ -51,6 +55,17 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
     }
+
+
+def free_environment() -> dict[str, str]:
+    """Return the environment without what holds BLAS below the processor."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
+def unheld() -> None:
+    """Start this process anew without what holds BLAS back, where there is any of it."""
+    if any(name in os.environ for name in VARIABLES):
+        os.execve(sys.executable, sys.orig_argv, free_environment())
 
 
 def cores() -> int:
@@ -161,7 +176,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
+            env={**free_environment(), **(environment or {})},
         )
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import skip, tell, write
+from benchmarks.common import skip, tell, unheld, write
 from vggfeat.classify.confidence import interval, resampled, resamples
 from vggfeat.classify.measures import measure_of
 from vggfeat.demo.images import make_voc
@@ -203,4 +203,5 @@ def _drifts(store: Path, reference: Path) -> Iterator[tuple[Doubles, Doubles]]:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

@@ -24,7 +24,18 @@ from unittest import mock
 
 import torch
 
-from benchmarks.common import DATA, EngineError, Worker, median, seconds, serve, skip, tell, write
+from benchmarks.common import (
+    DATA,
+    EngineError,
+    Worker,
+    median,
+    seconds,
+    serve,
+    skip,
+    tell,
+    unheld,
+    write,
+)
 from vggfeat.extraction import provide as supplies
 from vggfeat.extraction.engine import memory_for
 from vggfeat.extraction.workers import extract
@@ -278,4 +289,5 @@ def _series(memory: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

@@ -24,7 +24,7 @@ from PIL import Image
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from benchmarks.common import DATA, cores, skip, tell, write
+from benchmarks.common import DATA, cores, skip, tell, unheld, write
 from vggfeat.classify.measures import mean_class_recall
 from vggfeat.extraction.images import crop_extreme, rescale
 from vggfeat.nets.architectures import ARCHITECTURES, Architecture
@@ -191,4 +191,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

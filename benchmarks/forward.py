@@ -31,6 +31,7 @@ from benchmarks.common import (
     seconds,
     serve,
     tell,
+    unheld,
     write,
 )
 from vggfeat.extraction.allocator import memory_kept
@@ -432,4 +433,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

@@ -25,7 +25,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import ceiling, forward, svm
-from benchmarks.common import DATA, cores, distance, median, seconds, skip, tell, write
+from benchmarks.common import DATA, cores, distance, median, seconds, skip, tell, unheld, write
 from benchmarks.drift import precisions
 from benchmarks.extract import measure_losses, recipe_values, shuffled_images
 from vggfeat.classify import dual
@@ -278,4 +278,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

@@ -20,7 +20,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.common import RESULTS, Worker, cores, in_turn, median, tell, write
+from benchmarks.common import RESULTS, Worker, cores, in_turn, median, tell, unheld, write
 from benchmarks.forward import MODELS
 
 
@@ -125,4 +125,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, cores, median, tell, write
+from benchmarks.common import ROOT, cores, median, tell, unheld, write
 from vggfeat.demo.images import make_voc
 
 _JOB = ("--model", "vgg16-thin", "--weights", "random:0", "--scales", "224", "--name", "drawn")
@@ -114,4 +114,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    unheld()
     main()

@@ -222,4 +222,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    common.unheld()
     main()

@@ -12,6 +12,7 @@ from pathlib import Path
 from vggfeat.data.catalogue import PublishedDataset, published
 from vggfeat.data.local import verify_dataset
 from vggfeat.files.examine import Examined, State
+from vggfeat.nets.blas import blas
 from vggfeat.recipe import Machine
 from vggfeat.version import versions
 from vggfeat.weights.catalogue import catalogue
@@ -24,7 +25,7 @@ class Finding:
 
     Attributes:
         what: What was looked at.
-        state: "ok", "missing", "damaged" or "partial".
+        state: "ok", "missing", "damaged", "partial", or "held" where it is slower than it could be.
         detail: What was found.
         remedy: What to type, empty if nothing.
     """
@@ -46,6 +47,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
     for name, number in found.items():
         yield Finding(what=name, state="ok", detail=number)
     yield _processor()
+    yield _blas()
     yield _gpu()
     yield _disk(machine.cache)
     for dataset in published():
@@ -66,6 +68,18 @@ def _processor() -> Finding:
         if flag in flags:
             detail += f"; has --precision {precision}"
     return Finding(what="processor", state="ok", detail=detail)
+
+
+def _blas() -> Finding:
+    found = blas()
+    detail = f"{found.library or 'none known'}, {found.kernel or 'kernel not told'}"
+    for name, value in found.variables.items():
+        detail += f"; {name}={value} chooses in the place of the processor"
+    if found.slower:
+        detail += "; it uses no AVX-512, which this processor has: float32 is slower so"
+    return Finding(
+        what="blas", state="held" if found.hold else "ok", detail=detail, remedy=found.hold
+    )
 
 
 def _gpu() -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import ClassVar, Protocol
@@ -9,11 +10,14 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from vggfeat.nets.blas import blas
 from vggfeat.nets.canvas import CanvasVgg
 from vggfeat.nets.int8 import Calibration, Int8Vgg
 from vggfeat.nets.precisions import PRECISIONS, way_of
 from vggfeat.nets.vgg import DenseVgg
 from vggfeat.nets.winograd import RaggedVgg
+
+_log = logging.getLogger(__name__)
 
 FORMS = (RaggedVgg, CanvasVgg, Int8Vgg)
 
@@ -63,11 +67,26 @@ def form_of(
     way = way_of(net.architecture, precision, device)
     net.computing_in(getattr(torch, PRECISIONS[precision].dtype))
     if way.form == "ragged":
+        _tell_of_blas()
         return RaggedVgg(net, threads=threads, pixels=batch_pixels)
     if way.form == "int8":
         assert calibration is not None, "an 8-bit net needs one"
         return Int8Vgg(net, calibration, threads)
     return CanvasVgg(net, graphs=device == "cuda")
+
+
+def _tell_of_blas() -> None:
+    found = blas()
+    if found.hold:
+        because = ", ".join(f"{name}={value}" for name, value in found.variables.items())
+        _log.warning(
+            "float32 may be slower by a third than this processor allows: %s computes for %s (%s): "
+            "%s",
+            found.library,
+            found.kernel,
+            because or "an old library",
+            found.hold,
+        )
 
 
 @contextmanager
