@@ -51,6 +51,9 @@ class TerminalWatch(Watch):
     @contextmanager
     def step(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Show the progress of one step; see `Watch.step`."""
+        if not _log.isEnabledFor(logging.INFO):
+            yield lambda count: None
+            return
         if not self.console.is_terminal:
             yield _Lines(title, total, unit)
             return

@@ -52,6 +52,11 @@ def print_result(path: Path, as_json: bool) -> None:
     click.echo(f"written: {path}")
 
 
+def print_path(path: Path, as_json: bool) -> None:
+    """Print where something has been written or is."""
+    click.echo(json.dumps({"path": str(path)}) if as_json else path)
+
+
 def print_states(found: dict[str, Examined], as_json: bool, *, asked: bool) -> None:
     """Print one line each; exit 1 if one is damaged or partial, or was asked for and is absent."""
     from dataclasses import asdict
