@@ -42,7 +42,6 @@ class Group(click.Group):
     """A group of such commands, with `--quiet` itself."""
 
     command_class = Command
-    group_class = type
 
     def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401  (click's signature)
         super().__init__(*args, **settings)
@@ -52,6 +51,9 @@ class Group(click.Group):
         """Write the options in their sections, and the commands."""
         write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+Group.group_class = Group
 
 
 def write_options(

@@ -21,8 +21,6 @@ _TYPED = "vggfeat.typed"  # where a context keeps the words of its command
 class _Main(Group):
     """Turns our errors into one message and their exit code; a bug keeps its traceback."""
 
-    group_class = Group
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_TYPED] = tuple(args)
         return super().parse_args(ctx, args)
