@@ -74,8 +74,7 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
     shown, selection = _selected(ranked, field)
     kinds = {k: kinds_of(result, places[k]) for k in shown}
     pictures = Pictures(image)
-    for shot in (shot for k in sorted(kinds) for kind in kinds[k] for shot in kind.shots):
-        pictures.of(shot.example)
+    examples = [s.example for k in sorted(kinds) for kind in kinds[k] for s in kind.shots]
     return {
         "result": result,
         "first": result.splits[0],
@@ -105,6 +104,7 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
         "search": search(result.splits),
         "confusion": _confusion(result) if result.confusion else None,
         "date": result.date and result.date.replace("T", " ").replace("Z", " UTC"),
+        "thumbnails": {example.id: picture for example, picture in pictures.of(examples)},
         "pictures": pictures,
         "recipe": result.recipe,
         "toml": _toml(result.recipe),

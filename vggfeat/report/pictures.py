@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,11 +57,12 @@ class Pictures:
         """Those that the page has to hold, in the order of their first use."""
         return [picture for picture in self._known.values() if picture]
 
-    def of(self, example: Example) -> Picture | None:
-        """Return the picture of an example, None where there is none."""
-        if self._image and example.id not in self._known:
-            self._known[example.id] = self._embed(self._image, example.id)
-        return self._known.get(example.id)
+    def of(self, examples: Sequence[Example]) -> list[tuple[Example, Picture | None]]:
+        """Return each example with its picture, None where there is none."""
+        for example in examples:
+            if self._image and example.id not in self._known:
+                self._known[example.id] = self._embed(self._image, example.id)
+        return [(example, self._known.get(example.id)) for example in examples]
 
     def _embed(self, image: Callable[[str], bytes], name: str) -> Picture | None:
         try:
