@@ -23,10 +23,10 @@ _INTRODUCTION = """\
 
 What every command prints with `--help`. This page is generated: `make docs` makes it anew.
 
-`vggfeat` has {count} commands. Options may stand in any order behind a command, and each that names
-an "env var" may be set there instead; what is typed wins over the environment. Results go to
-stdout, everything else to stderr. Exit codes: 0 done, 1 an error that you can mend, 2 a command
-line that makes no sense, 130 and 143 stopped by a signal.
+`vggfeat` has {count} commands. Options may stand in any order behind a command, `--quiet` before it
+as well, and each may be set in its "env var" instead; what is typed wins over the environment.
+Results go to stdout, for a script with `--json`, everything else to stderr. Exit codes: 0 done, 1
+an error that you can mend, 2 a command line that makes no sense, 130 and 143 stopped by a signal.
 """
 
 

@@ -25,6 +25,15 @@ class Watch:
         """
         yield lambda count: None
 
+    @contextmanager
+    def stopping_in(self, seconds: Callable[[], float]) -> Iterator[None]:
+        """Take note, while in it, of how far away the next good moment to stop is.
+
+        Args:
+            seconds: Returns the seconds to it; is called from a signal handler.
+        """
+        yield
+
     def stop_signal(self) -> int | None:
         """Return the signal that asks the run to stop at the next good moment."""
         return None

@@ -122,3 +122,35 @@ def test_the_message_names_the_signal_and_how_to_go_on() -> None:
     error = Interrupted(15, "Type it again.")
     assert str(error) == "Stopped by SIGTERM. Type it again."
     assert error.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "stopping after what is in work; a second signal stops at once"),
+        (
+            17.4,
+            "stopping after the shard in work, in about 17 s; a second signal stops at once, "
+            "and loses it",
+        ),
+    ],
+)
+def test_a_signal_is_answered_with_how_long_it_takes(
+    caplog: pytest.LogCaptureFixture, seconds: float | None, said: str
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    watch = TerminalWatch(Console(file=io.StringIO()))
+    watch.heed_signals()
+    try:
+        if seconds is None:
+            with watch.stopping_in(lambda: 5.0):
+                pass  # what is over counts no more
+            signal.raise_signal(signal.SIGINT)
+        else:
+            with watch.stopping_in(lambda: seconds):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert caplog.messages == [said]
+    assert watch.stop_signal() == signal.SIGINT

@@ -196,6 +196,11 @@ def test_every_field_and_every_kind_of_damage(
         (("classes", 3, "train"), "2.5", "'classes.3.train' is 2.5. Expected a whole number."),
         (("classes", 3, "train"), "-1", "'classes.3.train' is -1. Expected at least 0."),
         (("classes", 0, "best", 0, "label"), "5", "'classes.0.best.0.label' is 5. Expected -1, 0"),
+        (("classes", 0, "best", 0, "true"), "-1", "best.0.true' is -1. Expected at least 0."),
+        (("classes", 0, "worst", 0, "true"), "4", "Expected classes of examples from 0 to 3."),
+        (("classes", 0, "best", 0, "predicted"), "4", "Expected classes of examples from 0 to 3."),
+        (("date",), '"today"', "'date' is 'today'."),
+        (("ran_in",), '"../home/me"', "'ran_in' is '../home/me'."),
         (("classes",), "[]", "'classes' is a list. Expected at least one."),
         (("splits", 0, "search", "grown"), "1", "'splits.0.search.grown' is 1. Expected true or f"),
         (
@@ -260,7 +265,7 @@ def test_another_format_is_refused_with_what_to_do(tmp_path: Path, version: int)
         assert done.exit_code == 1
         assert done.stderr == (
             f"vggfeat: '{path}' is a result of format {version}. "
-            "This version of vggfeat reads formats 3 to 5. "
+            "This version of vggfeat reads formats 3 to 6. "
             + (
                 "Read it with the version of vggfeat that has written it, or a newer one.\n"
                 if newer

@@ -161,7 +161,7 @@ def test_results_of_format_3_are_read(tmp_path: Path) -> None:
         if document["format_version"] != 3:
             continue
         result = Result.read(path)
-        assert result.format_version == 5
+        assert result.format_version == 6
         assert (result.intervals, result.chance, result.resamples) == ({}, {}, None)
         for record, old in zip(result.classes, document["classes"], strict=True):
             fields = {"voc2007": "voc2007", "voc2010": "voc2010", "mean_class_recall": "recall"}
@@ -183,6 +183,29 @@ def test_results_of_format_4_are_read(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(old))
     assert Result.read(path) == SAMPLE
+
+
+def test_results_of_format_5_are_read(tmp_path: Path) -> None:
+    """It kept no date, no place of the run, and no decisions."""
+    old = json.loads(SAMPLE.model_dump_json()) | {"format_version": 5}
+    del old["date"], old["ran_in"]
+    for record in old["classes"]:
+        for example in (*record["best"], *record["worst"], *record["false_positives"]):
+            del example["true"], example["predicted"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    assert Result.read(path) == SAMPLE
+
+
+def test_an_absent_result_names_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"^No result '.*x\.json'\. `vggfeat svm` writes one\.$"):
+        Result.read(tmp_path / "nowhere" / "x.json")
+    for name in ("voc2007-vgg16", "caltech101-vgg19"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    with pytest.raises(ResultError, match=r"Did you mean 'voc2007-vgg16'\? `vggfeat svm` writes"):
+        Result.read(tmp_path / "voc207-vgg16.json")
+    with pytest.raises(ResultError, match=r"zzz\.json'\. `vggfeat svm` writes one"):
+        Result.read(tmp_path / "zzz.json")
 
 
 def test_format_3_of_many_labels_has_no_recall(tmp_path: Path) -> None:

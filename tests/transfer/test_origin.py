@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.conftest import photo
+from tests.report.test_html import a_result, one_class
 from tests.support import layouts
 from vggfeat.cli import main
 from vggfeat.data.folder import named_images
@@ -26,7 +27,7 @@ from vggfeat.report.tables import build_tables, read_results
 from vggfeat.report.text import result_text
 from vggfeat.report.typeset import FORMATS
 from vggfeat.store.layout import StorePlan
-from vggfeat.transfer.origin import as_run
+from vggfeat.transfer.origin import as_run, place_of_run, places, way_upwards
 from vggfeat.transfer.predict import open_trained, predict
 from vggfeat.transfer.run import evaluate, write, write_report
 from vggfeat.version import versions
@@ -184,6 +185,26 @@ def test_without_the_classifiers_a_name_is_a_path_from_here(
     assert "<image id=" in write_report(copy, made.machine).read_text("utf-8")
 
 
+def test_a_report_from_elsewhere_finds_the_images_and_stands_beside_the_result(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run had paths relative to its folder."""
+    monkeypatch.chdir(made.folder)
+    recipe = made.recipe.model_copy(update={"dataset": "folder:photos", "name": "relative"})
+    machine = Machine(cache=Path("features"), results=Path("results"), workers=1)
+    extract(recipe, machine, Watch())
+    path = write(evaluate(recipe, machine, Watch()), machine).resolve()
+    published = Result.read(path)
+    assert (published.ran_in, published.recipe.dataset) == ("..", "folder:photos")
+    monkeypatch.chdir(tmp_path)
+    page = write_report(path, Machine())
+    assert page == path.with_suffix(".html")
+    assert "<image id=" in page.read_text("utf-8")
+    for beside in path.parent.glob("relative*.safetensors"):
+        beside.unlink()  # the result alone tells it as well
+    assert "<image id=" in write_report(path, Machine()).read_text("utf-8")
+
+
 def test_classifiers_of_another_run_are_not_believed(made: Made, tmp_path: Path) -> None:
     copy = tmp_path / "mine.json"
     content = json.loads(made.path.read_bytes())
@@ -209,3 +230,46 @@ def test_a_result_of_format_4_with_its_paths_is_published_without(
     texts = [write(build_tables(read_results(tmp_path))) for write in FORMATS.values()]
     for text in (page.read_text("utf-8"), *texts):
         assert str(made.folder) not in text
+
+
+def a_published(folder: Path, dataset: str, ran_in: str | None) -> Path:
+    """A result of relative paths without its classifiers."""
+    recipe = Recipe.build({"dataset": dataset, "models": ["vgg16"], "name": "sample"}, "a test")
+    values = {"recipe": recipe, "ran_in": ran_in}
+    return a_result(one_class("a")).model_copy(update=values).write(folder)
+
+
+def looked_for(path: Path, machine: Machine) -> list[tuple[str, Path]]:
+    return [(recipe.dataset, place.data_root) for recipe, place in places(path, machine)]
+
+
+def test_images_are_looked_for_where_the_run_was_and_then_here(tmp_path: Path) -> None:
+    path = a_published(tmp_path / "a" / "results", "folder:data/photos", "..")
+    there = tmp_path / "a" / "results" / ".."
+    here = ("folder:data/photos", Path("datasets"))
+    assert looked_for(path, Machine()) == [
+        (f"folder:{there / 'data/photos'}", there / "datasets"),
+        here,
+    ]
+    asked = Machine(data_root=Path("/mnt"))
+    assert [dataset for dataset, _ in looked_for(path, asked)] == [
+        "folder:/mnt/data/photos",
+        "folder:/mnt/photos",
+        f"folder:{there / 'data/photos'}",
+        "folder:data/photos",
+    ]
+    assert looked_for(a_published(tmp_path / "b", "folder:data/photos", None), Machine()) == [here]
+    named = a_published(tmp_path / "c", "voc2007", ".")
+    assert looked_for(named, Machine())[0] == ("voc2007", tmp_path / "c" / "datasets")
+    assert looked_for(named, asked) == [("voc2007", Path("/mnt"))]
+
+
+def test_a_result_tells_of_its_place_only_how_far_up_the_run_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    ways = {"results": "..", "out/deep": "../..", ".": ".", "../other": None, "/tmp/x": None}
+    assert {w: way_upwards(Machine(results=Path(w))) for w in ways} == ways
+    kept = place_of_run(Machine(results=tmp_path / "other", data_root=Path("/mnt")))
+    assert kept == {"folder": "../run", "data_root": "/mnt"}

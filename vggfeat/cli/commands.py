@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import click
 
+from vggfeat.cli.command import Group
 from vggfeat.cli.group import main
 from vggfeat.cli.options import (
     AS_JSON,
@@ -20,8 +22,10 @@ from vggfeat.cli.options import (
     result_named,
 )
 from vggfeat.cli.progress import terminal_watch
-from vggfeat.cli.show import print_estimates, print_result, print_rows
+from vggfeat.cli.show import print_estimates, print_path, print_result, print_rows
 from vggfeat.errors import Interrupted, VggfeatError
+
+_log = logging.getLogger(__name__)
 
 
 @main.command()
@@ -104,7 +108,10 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
                 continue
             path, page = experiment.run(recipe, machine, watch)
             print_result(path, as_json)
-            click.echo(f"page: {page}", err=as_json)
+            if as_json:
+                _log.info("page: %s", page)
+            else:
+                click.echo(f"page: {page}")
         except Interrupted:
             raise
         except VggfeatError as error:
@@ -120,8 +127,11 @@ def run(recipes: tuple[Path, ...], dry_run: bool, as_json: bool, **options: Any)
 @main.command()
 @click.argument("name")
 @machine_options()
-def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+@AS_JSON
+def report(name: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Write the HTML page of a result beside it; print its path.
+
+    Pictures come from where the run has found its images, or from below --data-root.
 
     \b
     Example:
@@ -130,7 +140,7 @@ def report(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Mach
     from vggfeat.transfer import run as experiment
 
     machine = machine_of(options)
-    click.echo(experiment.write_report(result_named(name, machine), machine))
+    print_path(experiment.write_report(result_named(name, machine), machine), as_json)
 
 
 @main.command()
@@ -196,7 +206,14 @@ def predict(
 )
 @click.option("--output", type=Path, help="Write them to this file, and print its path.")
 @machine_options("results")
-def tables(which: str, form: str, output: Path | None, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+@AS_JSON
+def tables(
+    which: str,
+    form: str,
+    output: Path | None,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401  (checked by Machine)
+) -> None:
     """Set our results beside the paper's tables, and ablations beside their base.
 
     \b
@@ -207,18 +224,22 @@ def tables(which: str, form: str, output: Path | None, **options: Any) -> None: 
     """
     from vggfeat.files.publish import make_folder, publish_bytes
     from vggfeat.report.tables import build_tables, read_results
-    from vggfeat.report.typeset import FORMATS
+    from vggfeat.report.typeset import FORMATS, records
 
-    text = FORMATS[form](build_tables(read_results(machine_of(options).results), which))
+    built = build_tables(read_results(machine_of(options).results), which)
+    if as_json and output is None:
+        print_rows(records(built), as_json)
+        return
+    text = FORMATS[form](built)
     if output is None:
         click.echo(text, nl=False)
         return
     make_folder(output.parent)
     publish_bytes(output, text.encode())
-    click.echo(output)
+    print_path(output, as_json)
 
 
-class _Submission(click.Group):
+class _Submission(Group):
     """Takes a name in place of a command for one to write."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -241,7 +262,8 @@ def submission() -> None:
 @submission.command("write")
 @click.argument("name")
 @machine_options()
-def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+@AS_JSON
+def submission_write(name: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Write the archive of a result on voc2012 or voc2012-action beside it; print its path.
 
     It is checked first, and holds the scores of every test image (comp2) or person (comp10).
@@ -253,7 +275,7 @@ def submission_write(name: str, **options: Any) -> None:  # noqa: ANN401  (check
     from vggfeat.transfer import submit
 
     machine = machine_of(options)
-    click.echo(submit.submit(result_named(name, machine), machine))
+    print_path(submit.submit(result_named(name, machine), machine), as_json)
 
 
 @submission.command("check")
@@ -326,4 +348,7 @@ def demo(folder: Path, workers: int | None, as_json: bool) -> None:
 
     outcome = show.run(folder, terminal_watch(), workers)
     print_result(outcome.result_path, as_json)
-    click.echo(outcome.comparison(), err=as_json)
+    if as_json:
+        _log.info("%s", outcome.comparison())
+    else:
+        click.echo(outcome.comparison())

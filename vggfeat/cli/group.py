@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from vggfeat.cli.command import Group, set_loudness
 from vggfeat.cli.progress import console
 from vggfeat.errors import Interrupted, VggfeatError
 from vggfeat.version import __version__
@@ -17,7 +18,7 @@ from vggfeat.version import __version__
 _TYPED = "vggfeat.typed"  # where a context keeps the words of its command
 
 
-class _Group(click.Group):
+class _Main(Group):
     """Turns our errors into one message and their exit code; a bug keeps its traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -63,10 +64,10 @@ def with_options(typed: Sequence[str], options: Mapping[str, str]) -> list[str]:
     return kept + [word for option in options.items() for word in option]
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vggfeat")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
-def main(quiet: bool) -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Dense multi-scale VGG descriptors, and linear SVMs on top of them.
 
     \b
@@ -74,8 +75,8 @@ def main(quiet: bool) -> None:
       vggfeat extract --model vgg16 --dataset voc2007
       vggfeat svm --model vgg16 --dataset voc2007
     """
+    set_loudness(context)
     root = logging.getLogger("vggfeat")
-    root.setLevel(logging.WARNING if quiet else logging.INFO)
     if not root.handlers:
         root.addHandler(_StderrHandler())
 

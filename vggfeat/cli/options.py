@@ -1,7 +1,8 @@
 """Options that stand for fields of a recipe or of a machine; help and default are the field's.
 
 What an option is for stands in the record's docstring, what it may be in the field's type, and its
-default in the record. Only the form of a flag is said here.
+default in the record. Only the form of a flag is said here; its variable and its section in the
+help are every command's own, see `vggfeat.cli.command`.
 """
 
 from __future__ import annotations
@@ -132,10 +133,7 @@ def _added(command: _Command, fields: Mapping[str, Mapping[str, Any]]) -> _Comma
     for name, form in reversed(list(fields.items())):
         settings = dict(form)
         flag = settings.pop("flag", f"--{name.replace('_', '-')}")
-        variable = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
-        option = click.option(
-            flag, name, cls=_FieldOption, envvar=f"VGGFEAT_{variable}", show_envvar=True, **settings
-        )
+        option = click.option(flag, name, cls=_FieldOption, **settings)
         command = option(command)
     return command
 

@@ -47,10 +47,14 @@ class TerminalWatch(Watch):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._signal: int | None = None
+        self._seconds: Callable[[], float] | None = None
 
     @contextmanager
     def step(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Show the progress of one step; see `Watch.step`."""
+        if not _log.isEnabledFor(logging.INFO):
+            yield lambda count: None
+            return
         if not self.console.is_terminal:
             yield _Lines(title, total, unit)
             return
@@ -65,6 +69,15 @@ class TerminalWatch(Watch):
         ) as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.advance(task, count)
+
+    @contextmanager
+    def stopping_in(self, seconds: Callable[[], float]) -> Iterator[None]:
+        """Let a signal's message say how long it takes; see `Watch.stopping_in`."""
+        self._seconds = seconds
+        try:
+            yield
+        finally:
+            self._seconds = None
 
     def stop_signal(self) -> int | None:
         """Return the first signal that came."""
@@ -82,7 +95,14 @@ class TerminalWatch(Watch):
             os.write(2, _AT_ONCE)
             os._exit(128 + number)
         self._signal = number
-        _log.warning("stopping after what is in work; a second signal stops at once")
+        if self._seconds is None:
+            _log.warning("stopping after what is in work; a second signal stops at once")
+        else:
+            _log.warning(
+                "stopping after the shard in work, in about %.0f s; a second signal stops at once, "
+                "and loses it",
+                self._seconds(),
+            )
 
 
 class _Lines:

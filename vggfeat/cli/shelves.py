@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from pathlib import Path
@@ -16,11 +17,16 @@ from vggfeat.cli.options import (
     machine_options,
 )
 from vggfeat.cli.progress import terminal_watch
-from vggfeat.cli.show import print_facts, print_rows, print_states
+from vggfeat.cli.show import print_facts, print_path, print_rows, print_states
 from vggfeat.errors import RecipeError
 
 if TYPE_CHECKING:
     from vggfeat.nets.architectures import Architecture
+
+_log = logging.getLogger(__name__)
+
+# Precision → bytes of an activation between two layers.
+_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 
 @main.command()
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--size", default="224x224", metavar="HxW", show_default=True, help="Of the image.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
+    type=click.Choice([*_BYTES]),
     default="float32",
     show_default=True,
     help="Of the activations.",
@@ -48,7 +54,7 @@ def models(name: str | None, size: str, precision: str, as_json: bool) -> None:
 
     if name is not None:
         net = architectures.architecture(name)
-        print_rows(_layer_rows(net, _size(size), 4 if precision == "float32" else 2), as_json)
+        print_rows(_layer_rows(net, _size(size), _BYTES[precision]), as_json)
         return
     rows = [
         {
@@ -184,7 +190,8 @@ def weights_list(as_json: bool) -> None:
 @weights.command("fetch")
 @click.argument("name")
 @click.option("--model", metavar="NAME", help="The net, if NAME is oxford or torchvision.")
-def weights_fetch(name: str, model: str | None) -> None:
+@AS_JSON
+def weights_fetch(name: str, model: str | None, as_json: bool) -> None:
     """Download one published file, checked, and print its path; goes on where it was cut.
 
     NAME is that of a file, or oxford or torchvision for the preferred file of a net.
@@ -196,8 +203,8 @@ def weights_fetch(name: str, model: str | None) -> None:
     from vggfeat.weights.local import fetch_file, published_file
 
     file, watch = published_file(name, model), terminal_watch()
-    click.echo(file.summary, err=True)
-    click.echo(fetch_file(file, watch))
+    _log.info("%s", file.summary)
+    print_path(fetch_file(file, watch), as_json)
 
 
 @weights.command("verify")
@@ -222,7 +229,8 @@ def weights_verify(names: tuple[str, ...], as_json: bool) -> None:
 @click.argument("source", metavar="NAME|PATH")
 @click.option("--model", required=True, metavar="NAME", help="The net that it holds.")
 @click.option("--profile", help="If it does not tell itself: as for extract.")
-def weights_convert(source: str, model: str, profile: str | None) -> None:
+@AS_JSON
+def weights_convert(source: str, model: str, profile: str | None, as_json: bool) -> None:
     """Write weights as safetensors with their profile, origin and sha256; print the path.
 
     The file stands in the user's cache; a second call finds it there.
@@ -233,7 +241,7 @@ def weights_convert(source: str, model: str, profile: str | None) -> None:
     """
     from vggfeat.weights.find import convert_weights
 
-    click.echo(convert_weights(source, model, profile))
+    print_path(convert_weights(source, model, profile), as_json)
 
 
 @main.group()
@@ -277,7 +285,8 @@ def datasets_list(as_json: bool, **options: Any) -> None:  # noqa: ANN401  (chec
 @datasets.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @machine_options("data_root")
-def datasets_fetch(names: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
+@AS_JSON
+def datasets_fetch(names: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401  (checked by Machine)
     """Download, unpack and check data sets; print where they are. Goes on where it was cut.
 
     \b
@@ -288,9 +297,15 @@ def datasets_fetch(names: tuple[str, ...], **options: Any) -> None:  # noqa: ANN
     from vggfeat.data.local import fetch_dataset
 
     root, watch = machine_of(options).data_root, terminal_watch()
+    there = []
     for dataset in [published_dataset(name) for name in names]:
-        click.echo(dataset.summary, err=True)
-        click.echo(fetch_dataset(dataset.name, root, watch))
+        _log.info("%s", dataset.summary)
+        path = str(fetch_dataset(dataset.name, root, watch))
+        there.append({"name": dataset.name, "path": path})
+        if not as_json:
+            click.echo(path)
+    if as_json:
+        print_rows(there, as_json)
 
 
 @datasets.command("verify")

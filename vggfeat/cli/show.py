@@ -32,7 +32,9 @@ def print_estimates(recipe: Recipe, machine: Machine, as_json: bool) -> None:
         name = one.store or f"{one.model}, {one.region}, {one.tap}"
         click.echo(
             f"{name}: {one.rows} images, {one.done} of them done, {one.copied} in other stores, "
-            f"{one.gflop:,.0f} GFLOP, about {one.seconds:,.0f} s, "
+            f"{one.partly} there at some scales, "
+            f"{one.gflop:,.0f} GFLOP, about {one.seconds:,.0f} s of which {one.start_seconds:,.0f} "
+            "before the first image, "
             f"{one.disk_bytes / 1e6:,.1f} MB of {one.free_bytes / 1e6:,.0f} MB free"
             f"{', complete' if one.complete else ''}"
         )
@@ -50,6 +52,11 @@ def print_result(path: Path, as_json: bool) -> None:
 
     click.echo(result_text(result))
     click.echo(f"written: {path}")
+
+
+def print_path(path: Path, as_json: bool) -> None:
+    """Print where something has been written or is."""
+    click.echo(json.dumps({"path": str(path)}) if as_json else path)
 
 
 def print_states(found: dict[str, Examined], as_json: bool, *, asked: bool) -> None:

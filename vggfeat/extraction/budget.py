@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 # Measured on 2 cores of a Zen 4: VGG-16 at Q = 256 to 768 with 340 GFLOP/s (counted as by a direct
-# convolution), thin nets with 70. Only shard sizes and estimates hang on these.
+# convolution), in int8 with 800, thin nets with 70. Only shard sizes and estimates hang on these.
 _FLOPS_PER_THREAD = 170e9
+_FLOPS_PER_THREAD_INT8 = 400e9
 _FLOPS_PER_THREAD_THIN = 35e9
 _FLOPS_PER_GPU = 40e12
 _SECONDS_PER_SCALE = 0.004
@@ -41,9 +42,10 @@ def budget_of(job: StoreJob, machine: Machine) -> Budget:
     net, recipe, scales = architecture(job.model), job.identity.recipe, len(job.identity.scales)
     execution = execution_of(recipe["precision"], machine, net)
     where = execution["device"], execution["threads"]
-    seconds = row_seconds(job.row_flop, scales, net, where)
+    seconds = row_seconds(job.row_flop, scales, net, recipe["precision"], where)
     row_bytes = 4 * net.descriptor_size(job.tap) * scales
-    return Budget(execution=execution, shard_rows=shard_rows(seconds, row_bytes))
+    rows = shard_rows(seconds, row_bytes)
+    return Budget(execution=execution, row_seconds=seconds, shard_rows=rows)
 
 
 def execution_of(precision: str, machine: Machine, net: Architecture) -> dict[str, Any]:
@@ -113,18 +115,21 @@ def row_flop(recipe: Recipe, described: Described, *, ceil: bool) -> float:
     return 2.0 * macs * (2 if recipe.mirror else 1)
 
 
-def row_seconds(flop: float, scales: int, net: Architecture, where: tuple[str, int]) -> float:
+def row_seconds(
+    flop: float, scales: int, net: Architecture, precision: str, where: tuple[str, int]
+) -> float:
     """Estimate the seconds for one image.
 
     Args:
         flop: As from `row_flop`.
         scales: How many.
         net: Which net.
+        precision: A name of `PRECISIONS`.
         where: Device, "cpu" or "cuda", and threads.
     """
     device, threads = where
-    thin = net.fc < 4096
-    cpu = (_FLOPS_PER_THREAD_THIN if thin else _FLOPS_PER_THREAD) * threads
+    each = _FLOPS_PER_THREAD_INT8 if precision == "int8" else _FLOPS_PER_THREAD
+    cpu = (_FLOPS_PER_THREAD_THIN if net.fc < 4096 else each) * threads
     return flop / (_FLOPS_PER_GPU if device == "cuda" else cpu) + _SECONDS_PER_SCALE * scales
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat.errors import ImageReadError
-from vggfeat.extraction.budget import execution_on, workers
+from vggfeat.extraction.budget import budget_of, execution_on, workers
 from vggfeat.extraction.calibration import calibrated
 from vggfeat.extraction.find import tell_near_matches
 from vggfeat.extraction.job import StoreJob, in_one_pass
+from vggfeat.extraction.pace import Pace
 from vggfeat.extraction.plan import plan_of, plans_of
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.devices import device_of
@@ -206,12 +207,14 @@ def _commit_shards(
         for job, shards in made:
             donors = opened.enter_context(Donors(job.folder, shards.plan.donors))
             stores[job.tap] = _Store(job, shards.plan, shards, donors)
-            if copied := sum(donors.covers(d, plan.scales) for d in job.digests):
+            if copied := sum(not donors.lacking(d, plan.scales) for d in job.digests):
                 _log.info("%d of %d images are copied from other stores", copied, plan.rows)
         advance = opened.enter_context(watch.step(f"extract {model}", plan.rows, "images"))
         advance(plan.rows - sum(len(plan.shard_range(k)) for k in pending))
         net = _net([job for job, _ in made]) if net is None else net
-        extractor = _extractor([*stores.values()], net, machine, advance)
+        pace = Pace(max(budget_of(job, machine).row_seconds for job, _ in made), advance)
+        opened.enter_context(watch.stopping_in(pace.seconds_left))
+        extractor = _extractor([*stores.values()], net, machine, pace.advance)
 
         def tasks() -> Iterator[ShardTask]:
             for number, folders in chain(first, claimed):
@@ -219,8 +222,9 @@ def _commit_shards(
                 yield from _tasks(own, number, extractor.plan.canvas)
 
         begun = time.perf_counter()
-        for task, blocks in extractor.run(tasks()):
+        for task, blocks in extractor.run(pace.following(tasks())):
             done = time.perf_counter()
+            pace.finished()
             notes = {
                 "device": machine.device,
                 "versions": versions(),

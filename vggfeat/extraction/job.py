@@ -101,8 +101,10 @@ class Budget:
 
     Attributes:
         execution: As from `execution_of`.
+        row_seconds: A rough estimate for one image.
         shard_rows: Images in a shard.
     """
 
     execution: dict[str, Any]
+    row_seconds: float
     shard_rows: int

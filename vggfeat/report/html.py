@@ -19,16 +19,14 @@ from vggfeat.classify.confidence import LEVEL
 from vggfeat.classify.measures import MEASURES, companion
 from vggfeat.files.publish import publish_bytes
 from vggfeat.recipe import Recipe
-from vggfeat.report.pictures import Picture, Pictures, heat_map
+from vggfeat.report.pictures import INKS, Pictures, heat_map
 from vggfeat.report.plots import Curve, confusion_shares, confusions, curve, search
-from vggfeat.report.result import ClassResult, Example, Result
+from vggfeat.report.result import ClassResult, Result
 from vggfeat.report.templates import environment
+from vggfeat.report.verdicts import Kind, kinds_of, rule_of, words_of
 
 _NONE = "–"
 _FEW = 24  # classes whose examples all fit on a page, and whose confusions fit into a table
-_EXAMPLES = 6  # of each kind for a class
-
-_Shots = list[tuple[Example, Picture | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +37,13 @@ class _Row:
         key: Of its section.
         record: Its numbers.
         curve: None where it has none.
-        shots: (title, examples) of each kind that there is; None if it is not shown one by one.
+        kinds: Its examples by their kind; None if it is not shown one by one.
     """
 
     key: str
     record: ClassResult
     curve: Curve | None
-    shots: list[tuple[str, _Shots]] | None
+    kinds: list[Kind] | None
 
 
 def write_page(result: Result, path: Path, image: Callable[[str], bytes] | None = None) -> None:
@@ -69,9 +67,14 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
     fields = _measured(result)
     field = _field(result.measure, fields)
     beside = companion(result.measure)
-    ranked = sorted(result.classes, key=lambda record: _descending(_value(record, field)))
+    places = sorted(
+        range(len(result.classes)), key=lambda k: _descending(_value(result.classes[k], field))
+    )
+    ranked = [result.classes[k] for k in places]
     shown, selection = _selected(ranked, field)
+    kinds = {k: kinds_of(result, places[k]) for k in shown}
     pictures = Pictures(image)
+    examples = [s.example for k in sorted(kinds) for kind in kinds[k] for s in kind.shots]
     return {
         "result": result,
         "first": result.splits[0],
@@ -87,30 +90,25 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
                 key=f"class{k}",
                 record=record,
                 curve=curve(record.curve) if record.curve else None,
-                shots=_shots(record, pictures) if k in shown else None,
+                kinds=kinds.get(k),
             )
             for k, record in enumerate(ranked)
         ],
         "many": len(ranked) > _FEW,
         "selection": selection,
+        "rule": rule_of(result),
+        "words": words_of(result, kinds.values()),
         "weights": list(dict.fromkeys(store.named_weights for store in result.stores)),
         "imitated": any(store.imitated for store in result.stores),
         "chosen": sorted(Counter(record.c for record in result.classes).items()),
         "search": search(result.splits),
         "confusion": _confusion(result) if result.confusion else None,
+        "date": result.date and result.date.replace("T", " ").replace("Z", " UTC"),
+        "thumbnails": {example.id: picture for example, picture in pictures.of(examples)},
         "pictures": pictures,
         "recipe": result.recipe,
         "toml": _toml(result.recipe),
     }
-
-
-def _shots(record: ClassResult, pictures: Pictures) -> list[tuple[str, _Shots]]:
-    kinds = (
-        ("scored highest", record.best),
-        ("images of the class that scored lowest", record.worst),
-        ("highest of those that do not show it", record.false_positives),
-    )
-    return [(title, pictures.of(some[:_EXAMPLES])) for title, some in kinds if some]
 
 
 def _confusion(result: Result) -> dict[str, Any]:
@@ -122,6 +120,7 @@ def _confusion(result: Result) -> dict[str, Any]:
         "counts": {(true, predicted): n for true, predicted, n in result.confusion},
         "shares": shares.tolist() if small else None,
         "picture": None if small else heat_map(shares),
+        "inks": INKS,
         "unscored": sum(n for _, predicted, n in result.confusion if predicted < 0),
         "mistakes": confusions(result),
     }
@@ -238,13 +237,6 @@ def _tail(image: str) -> str:
     return "/".join(image.split("/")[-2:])
 
 
-def _mark(label: int) -> tuple[str, str]:
-    """Return the word and the sign for an image's label; colour alone would not do."""
-    if label == 0:
-        return "difficult", "◇"
-    return ("right", "✓") if label > 0 else ("wrong", "✗")
-
-
 def _script_hash(script: str) -> str:
     """Return a script's source expression for Content-Security-Policy."""
     digest = hashlib.sha256(script.encode()).digest()
@@ -261,7 +253,6 @@ def _environment() -> Environment:
         "sort_key": _sort_key,
         "setting": _setting,
         "tail": _tail,
-        "mark": _mark,
         "script_hash": _script_hash,
     }
     return pages

@@ -18,6 +18,7 @@ _THUMBNAIL = 160  # longer side, pixels
 _QUALITY = 80  # JPEG
 _ROOM = 4_000_000  # base64 characters of pictures: pages over 5 MB are slow on a phone
 _FAINTEST = 90  # opacity of what is not quite 0, of 255
+_STEPS = 8  # of the scale that explains the ink
 _BLUE = (0, 114, 178)  # of Okabe & Ito; at least 3:1 on a light ground and on a dark one
 
 
@@ -87,10 +88,22 @@ def heat_map(shares: npt.NDArray[np.float64]) -> str:
     """
     pixels = np.empty((*shares.shape, 4), dtype=np.uint8)
     pixels[..., :3] = _BLUE
-    pixels[..., 3] = np.rint(np.where(shares > 0, _FAINTEST + (255 - _FAINTEST) * shares**0.5, 0))
+    pixels[..., 3] = np.rint(np.where(shares > 0, 255 * _ink(shares), 0))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return _uri("png", buffer.getvalue())
+
+
+def _ink(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the opacity of a share above 0, both in [0, 1]."""
+    return (_FAINTEST + (255 - _FAINTEST) * share**0.5) / 255
+
+
+# (share, opacity), both in [0, 1]: the scale of a heat map above 0
+_SHARES = np.linspace(0, 1, _STEPS + 1)
+INKS: list[tuple[float, float]] = list(
+    zip(_SHARES.tolist(), _ink(_SHARES).round(3).tolist(), strict=True)
+)
 
 
 def _thumbnail(data: bytes, key: str) -> Picture | None:

@@ -7,19 +7,29 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import from_json
 
-from vggfeat.errors import RecipeError, VggfeatError
+from vggfeat.errors import RecipeError, VggfeatError, nearest
 from vggfeat.files.publish import make_folder, publish_bytes
 from vggfeat.recipe import FILE_NAME, Recipe, published_path
 from vggfeat.report.fields import Count, FileName, Interval, Penalty, Plain, Share, checked_recipe
 
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 AGAIN = "Restore it from a copy, or remove it and run `vggfeat svm` again."
 
-_UPGRADED = (3, 4)  # the formats before that are still read
+_UPGRADED = (3, 4, 5)  # the formats before that are still read
 
+_DATE = r"^\d{4}-\d\d-\d\dT\d\d:\d\dZ$"
+_UPWARDS = r"^(\.|\.\.(/\.\.)*)$"
 _DIGITS = 8  # of a digest, to be shown
 _LONGEST_SHOWN = 60  # characters of a value in a message
 
@@ -152,11 +162,16 @@ class Example(_Record):
         id: The image.
         score: Its decision score.
         label: +1, −1 or 0 = difficult.
+        true: Its class, counted from 0 in the order of the result's, where each image has one;
+            None elsewhere, and, as the next, in a result of format 5 or before.
+        predicted: The class that it was taken for.
     """
 
     id: str
     score: float
     label: Literal[-1, 0, 1]
+    true: Count | None = None
+    predicted: Count | None = None
 
 
 class ClassResult(_Record):
@@ -173,7 +188,8 @@ class ClassResult(_Record):
         curve: (recall, precision) points of the test ranking, ascending in recall, thinned.
         best: Best-scored test images.
         worst: Worst-scored test images among its positives, the worst first.
-        false_positives: Best-scored test images that do not show it.
+        false_positives: Best-scored of the test images that do not show it and were decided to; in
+            a result of format 5 or before, of all that do not show it.
     """
 
     name: str
@@ -223,6 +239,10 @@ class Result(_Record):
     Attributes:
         format_version: Of the fields; a result of another one is refused.
         name: That it was written under, for the reader: a file that was copied keeps it.
+        date: Of the run, UTC, as 2026-11-25T17:05Z; None, as the next, in a result of format 5 or
+            before.
+        ran_in: Where relative paths lead on from: the way from this file's folder up to the one of
+            the run, ".", "..", "../.." and so on; None where it is not above this file.
         recipe: The complete recipe, checked again when a result is read.
         recipe_fingerprint: Of the recipe, with all its paths as they were, and the weights.
         kind: "multi-label" or "one class".
@@ -253,8 +273,10 @@ class Result(_Record):
         versions: Of Python and the packages.
     """
 
-    format_version: Literal[5] = FORMAT_VERSION
+    format_version: Literal[6] = FORMAT_VERSION
     name: FileName
+    date: Annotated[str, StringConstraints(pattern=_DATE)] | None = None
+    ran_in: Annotated[str, StringConstraints(pattern=_UPWARDS)] | None = None
     recipe: Annotated[Recipe, BeforeValidator(checked_recipe)]
     recipe_fingerprint: str
     kind: Literal["multi-label", "one class"]
@@ -283,6 +305,9 @@ class Result(_Record):
             raise ValueError(f"true classes in 'confusion' from 0 to {count - 1}")
         if any(not -1 <= predicted < count for _, predicted, _ in self.confusion):
             raise ValueError(f"predicted classes in 'confusion' from -1 to {count - 1}")
+        examples = (e for c in self.classes for e in (*c.best, *c.worst, *c.false_positives))
+        if any(not (e.true or 0) < count > (e.predicted or 0) for e in examples):
+            raise ValueError(f"classes of examples from 0 to {count - 1}")
         if not {"voc2007", "voc2010"} <= self.means.keys():
             raise ValueError("voc2007 and voc2010 among the 'means'")
         return self
@@ -315,7 +340,7 @@ class Result(_Record):
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise ResultError(f"No result '{path}'.", remedy="`vggfeat svm` writes one.") from None
+            raise _absent(path) from None
         except OSError as error:
             raise ResultError(f"'{path}' cannot be read: {error.strerror}.") from error
         content = _content(path, data)
@@ -367,12 +392,13 @@ def is_result(path: Path) -> bool:
 def upgraded(document: Any) -> Any:  # noqa: ANN401  (JSON from a file may be anything)
     """Return a result's JSON in the present format; what is no result is left as it is.
 
-    Format 4 had no intervals, no chance and no digest of the images. Format 3 had one field for
-    each measure of a class besides, and called its recall "recall".
+    Format 5 had no date, no place of the run and no decisions of examples, format 4 no intervals,
+    no chance and no digest of the images. Format 3 had one field for each measure of a class
+    besides, and called its recall "recall".
     """
     if not isinstance(document, dict) or document.get("format_version") not in _UPGRADED:
         return document
-    if document["format_version"] == 4:
+    if document["format_version"] in {4, 5}:
         return document | {"format_version": FORMAT_VERSION}
     names = {"voc2007": "voc2007", "voc2010": "voc2010"}
     if document.get("kind") == "one class":
@@ -458,6 +484,14 @@ _EXPECTED = {
     "too_long": "a shorter list",
     "string_pattern_mismatch": "letters, digits and '._-', a letter or digit first",
 }
+
+
+def _absent(path: Path) -> ResultError:
+    """Say that there is no such result, and which of those beside it is nearest to its name."""
+    there = [other.stem for other in path.parent.glob("*.json")]
+    likely = nearest(path.stem, there).partition(" Valid:")[0] if there else ""
+    hint = likely if likely.startswith("Did you mean") else ""
+    return ResultError(f"No result '{path}'.", hint, "`vggfeat svm` writes one.")
 
 
 def _of_another_format(path: Path, found: int) -> ResultError:

@@ -75,12 +75,18 @@ def html(tables: Tables) -> str:
     return page.render(title=_TITLE, lead=lead_of(tables), sheets=sheets_of(tables), code=_CODE)
 
 
+def records(tables: Tables) -> list[dict[str, object]]:
+    """Return one record for each cell, or for each of its runs; None where there is nothing."""
+    rows = (*_csv_of_paper(tables), *_csv_of_ablations(tables), *_csv_of_others(tables))
+    return [{name: row.get(name) for name in _CSV_COLUMNS} for row in rows]
+
+
 def as_csv(tables: Tables) -> str:
-    """Return one line for each cell, or for each of its runs; empty where there is nothing."""
+    """Return one line for each record; empty where there is nothing."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    for line in (*_csv_of_paper(tables), *_csv_of_ablations(tables), *_csv_of_others(tables)):
+    for line in records(tables):
         writer.writerow({k: flat(v) if isinstance(v, str) else v for k, v in line.items()})
     return text.getvalue()
 

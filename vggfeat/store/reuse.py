@@ -89,9 +89,10 @@ class Donors:
         for store in self._opened:
             store.close()
 
-    def covers(self, sha256: str, scales: Sequence[int]) -> bool:
-        """Return whether nothing need be computed for an image of that digest."""
-        return sum(len(shared) for _, _, shared in self._places(sha256, scales)) == len(scales)
+    def lacking(self, sha256: str, scales: Sequence[int]) -> tuple[int, ...]:
+        """Return at which scales an image of that digest has to be computed."""
+        there = {q for _, _, shared in self._places(sha256, scales) for q in shared}
+        return tuple(q for q in scales if q not in there)
 
     def known(
         self, sha256: Mapping[int, str], scales: Sequence[int]

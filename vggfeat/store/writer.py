@@ -29,6 +29,7 @@ from vggfeat.store.rows import Rows
 _log = logging.getLogger(__name__)
 
 _SHARDS_PER_FOLDER = 1000
+_SHARD_SECONDS = 30  # of work, at most so much is lost by a kill and waited for by a Ctrl-C
 
 
 def tidy(folder: Path) -> None:
@@ -38,23 +39,23 @@ def tidy(folder: Path) -> None:
 
 
 def shard_rows(row_seconds: float, row_bytes: int) -> int:
-    """Return how many rows make a shard: about 60 s of work and 64 MB, 8 to 1,024.
+    """Return how many rows make a shard: about 30 s of work and 64 MB, 8 to 1,024.
 
     Args:
         row_seconds: Estimated time for one row.
         row_bytes: Size of one row.
     """
-    return int(min(max(8, min(60 / row_seconds, 64e6 / row_bytes)), 1024))
+    return int(min(max(8, min(_SHARD_SECONDS / row_seconds, 64e6 / row_bytes)), 1024))
 
 
-def finished_rows(folder: Path) -> int:
-    """Count the rows whose shards have their record; 0 where no store is in the making."""
+def finished_shards(folder: Path) -> list[range]:
+    """Return the rows of each shard that has its record; none where no store is in the making."""
     try:
         plan = StorePlan.read(folder)
     except (OSError, StoreError):
-        return 0
+        return []
     finished = (k for k in range(plan.shards) if _record_path(folder, k).exists())
-    return sum(len(plan.shard_range(k)) for k in finished)
+    return [plan.shard_range(k) for k in finished]
 
 
 class ShardFolder:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from vggfeat.data.records import PARTS, Dataset, Kind, published_ids
+from vggfeat.data.records import PARTS, Dataset, Item, Kind, published_ids
 from vggfeat.errors import (
     DatasetError,
     RecipeError,
@@ -30,7 +31,7 @@ from vggfeat.report.result import (
 )
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.fit import fit_and_score, timed
-from vggfeat.transfer.origin import as_run, origin
+from vggfeat.transfer.origin import as_run, origin, place_of_run, places, way_upwards
 from vggfeat.transfer.samples import Block, blocks_of, read_sample, used_store
 from vggfeat.transfer.score import (
     Evaluation,
@@ -146,12 +147,17 @@ def write(evaluation: Evaluation, machine: Machine) -> Path:
     except ResultError as error:
         _log.warning("what stood there is replaced: %s", error)
     make_folder(machine.results)
-    classifiers = {}
+    classifiers, kept = {}, {**evaluation.origin, **place_of_run(machine)}
     for index, run in enumerate(evaluation.runs, 1):
         suffix = f"-split{index}" if len(evaluation.runs) > 1 else ""
         target = path.with_name(f"{result.name}{suffix}.safetensors")
-        classifiers[target.name] = run.fitted.classifier.save(target, evaluation.origin)
-    return result.model_copy(update={"classifiers": classifiers}).write(machine.results)
+        classifiers[target.name] = run.fitted.classifier.save(target, kept)
+    made = {
+        "classifiers": classifiers,
+        "date": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
+        "ran_in": way_upwards(machine),
+    }
+    return result.model_copy(update=made).write(machine.results)
 
 
 def _images(result: Result) -> list[str]:
@@ -187,7 +193,7 @@ def write_report(path: Path, machine: Machine) -> Path:
 
     Args:
         path: Of the result; the page of `x.json` is `x.html`, whatever name stands in it.
-        machine: Says where data sets are.
+        machine: Says where data sets are; without a word, where they were in the run.
 
     Raises:
         ResultError: If the result is absent, damaged or of another format.
@@ -197,16 +203,26 @@ def write_report(path: Path, machine: Machine) -> Path:
 
     result = as_run(path)
     page = path.with_suffix(".html")
-    try:
-        found = {item.id: item for item in open_for(result.recipe, machine).items}
-    except VggfeatError as error:
-        _log.warning("the page has no pictures: %s", error)
+    found = _items(path, machine)
+    if not found:
         write_page(result, page)
         return page
     items = {name: found[i] for i, name in published_ids(found).items()}
     whole = "image" in result.recipe.regions
     write_page(result, page, lambda image: picture(items[image], whole=whole))
     return page
+
+
+def _items(path: Path, machine: Machine) -> dict[str, Item]:
+    """Return the items of a result's data set by id; none, and a warning, where it is not found."""
+    missed: VggfeatError | None = None
+    for recipe, place in places(path, machine):
+        try:
+            return {item.id: item for item in open_for(recipe, place).items}
+        except VggfeatError as error:
+            missed = missed or error
+    _log.warning("the page has no pictures: %s", missed)
+    return {}
 
 
 def run(recipe: Recipe, machine: Machine, watch: Watch) -> tuple[Path, Path]:

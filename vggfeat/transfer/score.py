@@ -57,13 +57,14 @@ def class_results(
         kind: Whether each image has one class.
         measure: The experiment's own.
     """
-    ids, labels, scores = test
+    _, labels, scores = test
     asked = measures_for(one_class=kind is Kind.ONE_CLASS, own=measure)
+    predicted = predicted_class(scores) if kind is Kind.ONE_CLASS else None
     each = {one.name: one.of_classes(scores, labels) for one in asked if one.over_images_of is None}
     results = []
     for k, name in enumerate(names):
         positives = int((train[:, k] > 0).sum()), int((labels[:, k] > 0).sum())
-        best, worst, false = _examples(ids, labels[:, k], scores[:, k])
+        best, worst, false = _examples(test, k, predicted)
         results.append(
             ClassResult(
                 name=name,
@@ -205,20 +206,37 @@ def _curve(scores: Scores, labels: Labels) -> tuple[tuple[float, float], ...]:
 
 
 def _examples(
-    ids: Sequence[str], labels: Labels, scores: Scores
+    test: tuple[Sequence[str], Labels, Scores], k: int, predicted: npt.NDArray[np.int64] | None
 ) -> tuple[tuple[Example, ...], ...]:
-    """Return the best-scored images, the worst-scored positives, and the best-scored negatives."""
-    order = np.argsort(-scores, kind="stable")
-    order = order[~np.isnan(scores[order])]
-    worst = order[labels[order] > 0][::-1]
+    """Return a class's best-scored images, worst-scored positives, and best false positives.
+
+    Args:
+        test: As in `class_results`.
+        k: The class.
+        predicted: (m,) what each image was taken for; None where it may show any number of classes
+            and the sign of a score decides.
+    """
+    ids, labels, scores = test
+    own, marks = scores[:, k], labels[:, k]
+    order = np.argsort(-own, kind="stable")
+    order = order[~np.isnan(own[order])]
+    worst = order[marks[order] > 0][::-1]
+    decided = own > 0 if predicted is None else predicted == k
+    false = order[(marks[order] < 0) & decided[order]]
 
     def examples(rows: npt.NDArray[np.int64]) -> tuple[Example, ...]:
         return tuple(
-            Example(id=ids[i], score=float(scores[i]), label=int(labels[i]))
+            Example(
+                id=ids[i],
+                score=float(own[i]),
+                label=int(marks[i]),
+                true=None if predicted is None else int(labels[i].argmax()),
+                predicted=None if predicted is None else int(predicted[i]),
+            )
             for i in rows[:_EXAMPLES]
         )
 
-    return examples(order), examples(worst), examples(order[labels[order] < 0])
+    return examples(order), examples(worst), examples(false)
 
 
 @dataclass(frozen=True, kw_only=True)
