@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vggfeat.errors import DatasetError
 
+PART_NAMES: Mapping[str, str] = {  # what a folder or a list calls a part, in small letters → part
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 _SHARE = 0.2  # of the images that become test, and of the rest that become val
 
 
