@@ -10,7 +10,8 @@ import pytest
 
 from vggfeat.data import open_dataset
 from vggfeat.data.records import Dataset, Kind
-from vggfeat.data.voc import CLASSES, own_measure
+from vggfeat.data.voc import CLASSES
+from vggfeat.data.voc_tree import own_measure
 from vggfeat.errors import DatasetError, DatasetNotFoundError, RecipeError
 from vggfeat.files.sources import FileSource
 from vggfeat.recipe import Recipe

@@ -252,7 +252,7 @@ def _note_labels(rows: Sequence[Row], notes: Notes) -> None:
                 f"line {row.line}: {row.path!r}",
             )
     first = {label: row.line for row in reversed(rows) for label in row.labels}
-    for label in _composed(first):
+    for label in sorted(_composed(first), key=first.__getitem__):
         notes.warn(
             f"labels look like several in one, and are one class each (several are separated by "
             f"{_BETWEEN})",

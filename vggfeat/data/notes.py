@@ -28,9 +28,9 @@ class Notes:
         """Note one more of a kind that changes what is scored, or may not be meant."""
         self._found.setdefault((logging.WARNING, what), []).append(example)
 
-    def say(self, sentence: str) -> None:
+    def say(self, sentence: str, *, warn: bool = False) -> None:
         """Note what is of the whole, and so has no number."""
-        self._found.setdefault((logging.INFO, sentence), [])
+        self._found.setdefault((logging.WARNING if warn else logging.INFO, sentence), [])
 
     def lines(self) -> list[str]:
         """Return what `tell` logs, a line for each kind, in the order of the first of each."""
