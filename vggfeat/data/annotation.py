@@ -41,7 +41,11 @@ def read_objects(path: Path) -> list[Element]:
             "Take it out of the file.",
         ) from error
     except (ParseError, ValueError, LookupError) as error:
-        raise DatasetError(f"'{path}' is no sound annotation: {error}.") from error
+        raise DatasetError(
+            f"'{path}' is no sound annotation: {error}.",
+            "Expected XML in UTF-8, UTF-16 or Latin-1.",
+            "Mend the file.",
+        ) from error
     for element in tree.iter():
         element.tag = element.tag.rpartition("}")[2]
     return list(tree.findall("object"))

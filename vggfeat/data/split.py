@@ -30,16 +30,16 @@ def divided(ids: Sequence[str], seed: int, name: str) -> dict[str, list[str]]:
     Args:
         ids: Of one class, or of all images where they are not of one class each.
         seed: Enters the hash.
-        name: Of the class, for the message.
+        name: Of the class, for the message; "" where the images are of no one class.
 
     Raises:
         DatasetError: If there are fewer than 3.
     """
     if len(ids) < 3:
         raise DatasetError(
-            f"Class {name!r} has {len(ids)} images.",
+            f"Class {name!r} has {len(ids)} images." if name else f"There are {len(ids)} images.",
             "Expected at least 3: one each for train, val and test.",
-            "Add images, or take the class away.",
+            "Add images, or take the class away." if name else "Add images.",
         )
     order = hash_order(ids, seed)
     test = max(1, round(_SHARE * len(order)))

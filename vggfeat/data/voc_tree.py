@@ -204,6 +204,8 @@ def _found_instead(given: Path) -> str:
     if not given.is_dir():
         return f"{expected}; there is no '{given}'."
     names = sorted(path.name for path in given.iterdir())
+    if any(name.lower().endswith(".xml") for name in names):
+        return f"Put its .xml files into '{given / 'Annotations'}', the images into JPEGImages."
     shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
     return f"{expected}; '{given}' holds {shown or 'nothing'}."
 
@@ -282,11 +284,13 @@ def _lists(folder: Path, notes: Notes) -> _Lists:
 
 
 def _read_parts(lists: _Lists, notes: Notes) -> dict[str, dict[str, str]]:
-    """Return part → image id → ending, of those that the split is made of."""
+    """Return part → image id → ending, of the parts that the split is made of."""
     read = {part: read_ids(path, notes) for part, path in lists.parts.items()}
     for part, ids in read.items():
         if not ids:
             notes.warn("lists name no image", f"'{lists.parts[part]}'")
+    # test may be empty on purpose; without train and val there would be nothing to learn from
+    read = {part: ids for part, ids in read.items() if ids or part == "test"}
     if {"train", "val"} <= read.keys():
         known = {i for part in PARTS for i in read.get(part, ())}
         for i in read.pop(_BOTH, {}):
@@ -347,23 +351,44 @@ def _annotations(tree: Tree, notes: Notes) -> list[Path]:
 def _by_annotations(tree: Tree, lists: _Lists, notes: Notes) -> _Labelled:
     files = {path.stem: path for path in _annotations(tree, notes)}
     read = _read_parts(lists, notes)
-    if not read:
+    if not any(read.values()):
         read = {_BOTH: dict.fromkeys(files, "")}
-        notes.say(f"'{tree.lists}' has no lists: all images with an annotation are taken")
+        notes.say(f"'{tree.lists}' names no image: all that have an annotation are taken")
     endings = _endings(read)
-    seen: dict[str, dict[str, bool]] = {}  # image → class → whether every object is difficult
-    for image in endings:
-        path = files.get(image, tree.annotations / f"{image}.xml")
-        seen[image] = _classes_of(path)
-        if not seen[image]:
-            notes.add("annotations name no object: their images have no class", f"'{path}'")
+    _check_annotated(tree, endings, files)
+    seen = {image: _classes_of(files[image]) for image in endings}
+    for image in (image for image, own in seen.items() if not own):
+        notes.add("annotations name no object: their images have no class", f"'{files[image]}'")
     classes = tuple(sorted({name for own in seen.values() for name in own}))
+    if not classes:
+        raise DatasetError(
+            f"The {len(seen)} annotations in '{tree.annotations}' name no object.",
+            "Expected <object> with a <name> in <annotation>.",
+            "Are they of PASCAL VOC's form?",
+        )
     notes.say(f"no class has a list: the labels are those of the objects in '{tree.annotations}'")
     parts = {
         part: Part(ids=tuple(ids), labels=_object_labels([seen[i] for i in ids], classes))
         for part, ids in read.items()
     }
     return _Labelled(classes=classes, parts=parts, endings=endings)
+
+
+def _check_annotated(tree: Tree, images: Iterable[str], files: Mapping[str, Path]) -> None:
+    if not files:
+        raise DatasetError(
+            f"'{tree.annotations}' holds no annotation, and no class has a list <class>_train.txt.",
+            "Expected the labels in lists, or in one XML file for each image.",
+            "Is it a VOC tree?",
+        )
+    lacking = [image for image in images if image not in files]
+    if lacking:
+        raise DatasetError(
+            f"The lists in '{tree.lists}' name {lacking[0]!r}, but there is no "
+            f"'{tree.annotations / lacking[0]}.xml'; {len(lacking)} annotations are absent.",
+            "An image of no class has one without objects.",
+            "Add them, or take their images out of the lists.",
+        )
 
 
 def _classes_of(path: Path) -> dict[str, bool]:
@@ -385,7 +410,7 @@ def _note_unlisted(folder: Path, paths: Iterable[Path], notes: Notes) -> None:
         if path.name.startswith("."):
             notes.add(f"hidden files in '{folder}' are left out", repr(path.name))
         elif path.suffix.lower() in SUFFIXES and path.name not in taken:
-            notes.add(f"images in '{folder}' are in no list, and are left out", repr(path.name))
+            notes.add(f"images in '{folder}' are named nowhere, and are left out", repr(path.name))
 
 
 # --- its parts ----------------------------------------------------------------------------------
@@ -415,7 +440,7 @@ def _split(tree: Tree, parts: dict[str, Part], seed: int, notes: Notes) -> Split
             "the rest for val",
             warn=True,
         )
-        return Split(**_taken(train, divided(train.ids, seed, _BOTH)))
+        return Split(**_taken(train, divided(train.ids, seed, "")))
     if val is None:
         notes.say("there is no list of val: a hash takes a fifth of train for it")
         return Split(**_taken(train, without_val(train.ids, seed)), test=test)
