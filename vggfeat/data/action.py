@@ -11,6 +11,7 @@ import numpy as np
 
 from vggfeat.data.annotation import object_name, read_objects
 from vggfeat.data.names import Wanted
+from vggfeat.data.notes import Notes
 from vggfeat.data.records import PARTS, Dataset, Item, Kind, Labels, Part, Split, sorted_items
 from vggfeat.data.voc import check_test, find_devkit, val_as_test
 from vggfeat.data.voc_lists import LABELS, image_paths, read_list
@@ -104,6 +105,7 @@ def _dataset(root: Path, wanted: Wanted, split: Split) -> Dataset:
     paths = image_paths(
         root / "JPEGImages",
         dict.fromkeys(pictures, ""),
+        Notes(),
         images=wanted.images,
         named_by=f"The lists in '{root / 'ImageSets'}'",
     )

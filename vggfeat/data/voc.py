@@ -142,7 +142,9 @@ def _opened(root: Path, wanted: Wanted, parts: Sequence[str]) -> Dataset:
         raise DatasetError(f"The lists in '{lists}' name no image at all.")
     endings = {i: ending for ids in read.values() for i, ending in ids.items()}
     named_by = f"The lists in '{lists.parent}'"
-    paths = image_paths(root / "JPEGImages", endings, images=wanted.images, named_by=named_by)
+    paths = image_paths(
+        root / "JPEGImages", endings, notes, images=wanted.images, named_by=named_by
+    )
     notes.tell(_log)
     return Dataset(
         name=wanted.name,

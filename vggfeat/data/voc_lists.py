@@ -132,13 +132,14 @@ def read_labels(
 
 
 def image_paths(
-    folder: Path, endings: Mapping[str, str], *, images: bool, named_by: str
+    folder: Path, endings: Mapping[str, str], notes: Notes, *, images: bool, named_by: str
 ) -> dict[str, Path]:
     """Return the file of each image id.
 
     Args:
         folder: Where the images are, in any of the formats that folders are read in.
         endings: Image id → its ending, or "" where any will do.
+        notes: Hear what is taken otherwise than it stands there.
         images: Whether the files must be there.
         named_by: What names the ids, for messages: "The lists in '…'".
 
@@ -160,7 +161,14 @@ def image_paths(
             "Every listed image must be there.",
             "Unpack the data set again, or take its lines away.",
         )
-    return {image: _only(folder, image, files) for image, files in found.items()}
+    paths = {image: _only(folder, image, files) for image, files in found.items()}
+    for image, path in paths.items():
+        if endings[image] not in {"", path.suffix}:
+            notes.add(
+                "images have another ending than a list writes",
+                f"'{path}', where it is {endings[image]!r}",
+            )
+    return paths
 
 
 def _only(folder: Path, image: str, files: list[Place]) -> Path:

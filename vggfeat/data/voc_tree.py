@@ -107,7 +107,7 @@ def open_tree(wanted: Wanted) -> Dataset:
         raise DatasetError(f"{named_by} name no image at all.")
     split = _split(tree, read.parts, wanted.seed, notes)
     endings = {i: read.endings[i] for i in split.ids}
-    paths = image_paths(tree.images, endings, images=wanted.images, named_by=named_by)
+    paths = image_paths(tree.images, endings, notes, images=wanted.images, named_by=named_by)
     if wanted.images:
         _note_unlisted(tree.images, paths.values(), notes)
     warn_of_like_classes(notes, read.classes)
@@ -285,7 +285,8 @@ def _lists(folder: Path, notes: Notes) -> _Lists:
 
 def _read_parts(lists: _Lists, notes: Notes) -> dict[str, dict[str, str]]:
     """Return part → image id → ending, of the parts that the split is made of."""
-    read = {part: read_ids(path, notes) for part, path in lists.parts.items()}
+    there = [part for part in (*PARTS, _BOTH) if part in lists.parts]
+    read = {part: read_ids(lists.parts[part], notes) for part in there}
     for part, ids in read.items():
         if not ids:
             notes.warn("lists name no image", f"'{lists.parts[part]}'")
