@@ -371,18 +371,6 @@ def test_labels_that_look_like_several_are_told(
         assert f"first is {suspect!r} in line" in message
 
 
-def test_classes_that_differ_in_case_are_told(
-    photos: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    text = PLAIN
-    for n in range(3):
-        (photos / f"x{n}.jpg").touch()
-        text += f"x{n}.jpg,Cat\n"
-    assert read(photos, text).classes == ("Cat", "cat", "dog")
-    [told] = caplog.messages
-    assert told.endswith("the first is 'cat' beside 'Cat'")
-
-
 def test_one_file_with_other_labels_under_another_path_is_told(
     photos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -401,6 +389,7 @@ def test_one_file_with_other_labels_under_another_path_is_told(
     [
         ("cat/0.jpg,cat\n", "names an image: if there is no header, write `path,label` above"),
         ("cat;cat/0.jpg\n", "write `label;path` above"),
+        ("TRAIN,cat/0.jpg,cat,90\n", "write `split,path,label,other3` above"),
         ("photo,label\ncat/0.jpg,a\n", "columns photo, label, and none of paths"),
         ("file,image,label\n0,0,a\n", "'file' and 'image' may both be the path"),
         ("path,tag,target\n0,0,a\n", "'tag' and 'target' may both be the label"),

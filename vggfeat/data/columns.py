@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 
 from vggfeat.data.folder import SUFFIXES
 from vggfeat.data.notes import Notes
-from vggfeat.data.split import PART_NAMES
+from vggfeat.data.records import PARTS
+from vggfeat.data.split import part_of
 from vggfeat.data.table import SEPARATORS, Table
 from vggfeat.errors import DatasetError, nearest
 
@@ -23,7 +24,7 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
         (
             *("file", "files", "filename", "filenames", "filepath", "filepaths", "paths"),
             *("image", "images", "imagepath", "imagename", "imagefile", "imagefilename"),
-            *("img", "imgpath", "imgname", "imgfile"),
+            *("img", "imgpath", "imgname", "imgfile", "fname"),
         ),
         ("imageid", "imgid", "id", "name"),
     ),
@@ -135,14 +136,27 @@ def _place(path: Path, table: Table, role: str) -> int | None:
 def _without_paths(path: Path, table: Table) -> DatasetError:
     wrong = f"'{path}' has the columns {_listed(table.names)}, and none of paths."
     expected = "Expected path (or file, image, filename, …), label and, if wanted, split"
-    images = [PurePath(name).suffix.lower() in SUFFIXES for name in table.names]
-    if any(images):
-        head = _head(table, ["path" if image else "label" for image in images])
+    head = _head(table, _guessed(table.names))
+    if "path" in _guessed(table.names):
         remedy = f"The first line names an image: if there is no header, write `{head}` above it."
         return DatasetError(wrong, f"{expected}.", remedy)
     separators = ", ".join(SEPARATORS.values())
     remedy = nearest(table.names[0], ["path", *NAMES["path"][1]]) if table.names else ""
     return DatasetError(wrong, f"{expected}, separated by one of {separators}.", remedy)
+
+
+def _guessed(cells: Sequence[str]) -> list[str]:
+    """Return what the columns may be, of which there is a row and no header.
+
+    >>> _guessed(["TRAIN", "a/0.jpg", "cat", "90"])
+    ['split', 'path', 'label', 'other3']
+    """
+    found: list[str] = []
+    for k, cell in enumerate(cells):
+        image = PurePath(cell).suffix.lower() in SUFFIXES
+        role = "path" if image else "split" if part_of(cell) else "label"
+        found.append(f"other{k}" if role in found else role)
+    return found
 
 
 def _without_labels(path: Path, table: Table, others: Sequence[int]) -> DatasetError:
@@ -176,8 +190,8 @@ def _one_hot(table: Table, others: Iterable[int]) -> dict[int, str]:
 
 def _check_no_parts(path: Path, table: Table, others: Iterable[int]) -> None:
     for k in others:
-        cells = {cells[k].strip().casefold() for _, cells in table.rows}
-        if len(cells) > 1 and cells <= PART_NAMES.keys():
+        cells = {cells[k] for _, cells in table.rows}
+        if len(cells) > 1 and all(map(part_of, cells)):
             raise DatasetError(
                 f"'{path}' has a column {table.names[k]!r} of {', '.join(sorted(cells))}.",
                 "Expected the parts in a column split.",
@@ -235,9 +249,9 @@ def _labels(path: Path, line: int, cell: str) -> tuple[str, ...]:
 
 
 def _part(path: Path, line: int, cell: str) -> str:
-    part = PART_NAMES.get(cell.strip().casefold())
+    part = part_of(cell)
     if part is None:
-        raise DatasetError(f"'{path}', line {line}: split {cell!r}.", nearest(cell, PART_NAMES))
+        raise DatasetError(f"'{path}', line {line}: split {cell!r}.", nearest(cell, PARTS))
     return part
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vggfeat.data.columns import Row, is_known, read_rows
 from vggfeat.data.folder import item_id
 from vggfeat.data.names import Wanted
-from vggfeat.data.notes import Notes, warn_of_like_classes
+from vggfeat.data.notes import Notes
 from vggfeat.data.places import Place, Places
 from vggfeat.data.records import PARTS, Dataset, Item, Kind, Part, Split, same_files, sorted_items
 from vggfeat.data.split import divided, without_val
@@ -52,7 +52,6 @@ def open_csv(wanted: Wanted) -> Dataset:
     for i, first in same.items():
         if of_item[i].labels != of_item[first].labels:
             notes.warn("files are listed under two paths with other labels", f"{i!r} and {first!r}")
-    warn_of_like_classes(notes, classes)
     notes.tell(_log)
     parts = _parts(of_item, wanted.seed, one_class=one_class)
     return Dataset(

@@ -7,12 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from vggfeat.errors import DatasetError
 
-PART_NAMES: Mapping[str, str] = {  # what a folder or a list calls a part, in small letters → part
+_NAMES: Mapping[str, str] = {  # what a list calls a part, in small letters → the part
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _SHARE = 0.2  # of the images that become test, and of the rest that become val
+
+
+def part_of(name: str) -> str | None:
+    """Return which part is called so, in any case; None for any other name.
+
+    >>> part_of("Validation"), part_of("cat")
+    ('val', None)
+    """
+    return _NAMES.get(name.strip().casefold())
 
 
 def hash_order(ids: Iterable[str], seed: int) -> list[str]:

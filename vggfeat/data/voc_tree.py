@@ -13,9 +13,9 @@ import numpy as np
 from vggfeat.data.annotation import is_difficult, object_name, read_objects
 from vggfeat.data.folder import SUFFIXES
 from vggfeat.data.names import Wanted
-from vggfeat.data.notes import Notes, warn_of_like_classes
+from vggfeat.data.notes import Notes
 from vggfeat.data.records import PARTS, Dataset, Item, Kind, Labels, Part, Split, sorted_items
-from vggfeat.data.split import PART_NAMES, divided, without_val
+from vggfeat.data.split import divided, part_of, without_val
 from vggfeat.data.voc import MAIN, val_as_test
 from vggfeat.data.voc_lists import IMAGE_FOLDERS, image_paths, read_ids, read_labels
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
@@ -24,7 +24,6 @@ from vggfeat.files.sources import FileSource
 _log = logging.getLogger(__name__)
 
 _BOTH = "trainval"
-_LISTS: Mapping[str, str] = {**PART_NAMES, _BOTH: _BOTH}  # a list's name → its part
 _INSIDE = {"imagesets", "main", "annotations", *map(str.casefold, IMAGE_FOLDERS)}
 
 _AREA_SINCE = 2010
@@ -110,7 +109,6 @@ def open_tree(wanted: Wanted) -> Dataset:
     paths = image_paths(tree.images, endings, notes, images=wanted.images, named_by=named_by)
     if wanted.images:
         _note_unlisted(tree.images, paths.values(), notes)
-    warn_of_like_classes(notes, read.classes)
     notes.tell(_log)
     return Dataset(
         name=wanted.name,
@@ -262,10 +260,10 @@ def _lists(folder: Path, notes: Notes) -> _Lists:
     found = _Lists()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name, _, last = path.stem.rpartition("_")
-        part, own = _LISTS.get(path.stem.casefold()), _LISTS.get(last.casefold())
+        part, own = (None, _part(last)) if name else (_part(last), None)
         if path.name.startswith("."):
             notes.add(f"hidden files in '{folder}' are left out", repr(path.name))
-        elif path.suffix.lower() != ".txt" or not (part or (name and own)):
+        elif path.suffix.lower() != ".txt" or not (part or own):
             notes.add(
                 f"files in '{folder}' are no lists of {', '.join((*PARTS, _BOTH))}, and are left "
                 "out",
@@ -281,6 +279,10 @@ def _lists(folder: Path, notes: Notes) -> _Lists:
                     "Take one of them away.",
                 )
     return found
+
+
+def _part(name: str) -> str | None:
+    return _BOTH if name.casefold() == _BOTH else part_of(name)
 
 
 def _read_parts(lists: _Lists, notes: Notes) -> dict[str, dict[str, str]]:
