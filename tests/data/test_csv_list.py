@@ -259,6 +259,10 @@ VARIANTS: dict[str, tuple[str | bytes, str]] = {  # → what is told
     "both": (BACKSLASHES.replace(".jpg", ""), "10 paths lack the ending"),
     "detour": (PLAIN.replace("cat/", "./cat/"), ""),
     "padded": (PLAIN.replace("cat/0.jpg", " cat/0.jpg "), "1 paths have blanks around them"),
+    "blank labels": (
+        PLAIN.replace("0.jpg,cat", "0.jpg,cat "),
+        "1 labels have blanks .*line 2: 'cat '",
+    ),
     "again": (PLAIN + "dog/4.jpg,dog\n", "1 lines repeat an earlier one.* line 12: 'dog/4.jpg'"),
 }
 

@@ -277,6 +277,27 @@ def test_the_class_lists_of_trainval_serve_for_both(tmp_path: Path) -> None:
     assert parts_of(opened(root)) == PLAIN
 
 
+def test_what_no_list_names_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vggfeat")
+    root = write(tmp_path / "mine")
+    unlabelled(root)
+    shutil.copy(root / "Annotations" / "a.xml", root / "Annotations" / "z.xml")
+    (root / "Annotations" / "notes.txt").touch()
+    for name in ("y.gif", "z.jpg", "notes.md", ".DS_Store"):
+        (root / "JPEGImages" / name).touch()
+    assert parts_of(opened(root)) == PLAIN
+    images, annotations = root / "JPEGImages", root / "Annotations"
+    assert {*caplog.messages} >= {
+        f"1 files in '{annotations}' are no annotations, and are left out, the first is "
+        "'notes.txt'",
+        f"1 annotations are of images in no list, and are left out, the first is "
+        f"'{annotations / 'z.xml'}'",
+        f"1 hidden files in '{images}' are left out, the first is '.DS_Store'",
+        f"1 files in '{images}' are no images, and are left out, the first is 'notes.md'",
+        f"2 images in '{images}' are named nowhere, and are left out, the first is 'y.gif'",
+    }
+
+
 def test_what_trainval_has_beyond_both_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -341,6 +362,14 @@ def test_unknown_labels_of_test_are_told(tmp_path: Path, caplog: pytest.LogCaptu
         ({"ImageSets/Main/cow_train.txt": "c 1\na 1\nd 1\n"}, "There is no list '.*cow_val.txt'"),
         ({"ImageSets/Main/val.txt": "e\nx\n"}, "2 images.*'x' is missing"),
         ({"ImageSets/Main/train.txt": "c\na.png\na.jpg\n"}, "two images of one id"),
+        (
+            {
+                "ImageSets/Main/test.txt": "F\ng\n",
+                "ImageSets/Main/cat_test.txt": "F 1\ng 1\n",
+                "ImageSets/Main/dog_test.txt": "F 1\ng 1\n",
+            },
+            r"name 'F', but .* 1 of 7 images are absent.*There is 'f.jpg'; write that",
+        ),
     ],
 )
 def test_lists_that_contradict_are_refused(

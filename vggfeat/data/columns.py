@@ -94,7 +94,7 @@ def read_rows(path: Path, table: Table, notes: Notes) -> list[Row]:
     """
     columns = _columns(path, table)
     _note_columns(path, table, columns, notes)
-    rows = [_row(path, line, cells, columns) for line, cells in table.rows]
+    rows = [_row(path, line, cells, columns, notes) for line, cells in table.rows]
     _note_labels(rows, notes)
     return rows
 
@@ -217,7 +217,7 @@ def _note_columns(path: Path, table: Table, columns: _Columns, notes: Notes) -> 
         notes.add(f"columns of '{path}' are ignored", repr(names[k]))
 
 
-def _row(path: Path, line: int, cells: Sequence[str], columns: _Columns) -> Row:
+def _row(path: Path, line: int, cells: Sequence[str], columns: _Columns, notes: Notes) -> Row:
     file = cells[columns.path]
     if not file.strip():
         raise DatasetError(
@@ -230,13 +230,16 @@ def _row(path: Path, line: int, cells: Sequence[str], columns: _Columns) -> Row:
             name for k, name in columns.classes.items() if cells[k].strip().lower() in _YES
         )
     else:
-        labels = _labels(path, line, cells[columns.label])
+        labels = _labels(path, line, cells[columns.label], notes)
     part = "" if columns.split is None else _part(path, line, cells[columns.split])
     return Row(line=line, path=file, labels=labels, part=part)
 
 
-def _labels(path: Path, line: int, cell: str) -> tuple[str, ...]:
-    labels = tuple(dict.fromkeys(one.strip() for one in cell.split(_BETWEEN) if one.strip()))
+def _labels(path: Path, line: int, cell: str, notes: Notes) -> tuple[str, ...]:
+    written = [one for one in cell.split(_BETWEEN) if one.strip()]
+    labels = tuple(dict.fromkeys(one.strip() for one in written))
+    if any(one != one.strip() for one in written):
+        notes.add("labels have blanks around them, which are left out", f"line {line}: {cell!r}")
     for label in labels:
         if label in _MISSING or label.casefold() in _MISSING_ANY_CASE:
             raise DatasetError(

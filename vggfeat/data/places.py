@@ -83,9 +83,26 @@ class Places:
         place = self._base / written
         if _ELSEWHERE.match(written):
             return place, "Write paths relative to the list, of files on this machine."
-        if self._stored is None and (hint := self._like(written)):
+        if hint := self.like(written):
             return place, f"There is {hint!r}; write that, or take the line away."
         return place, "Mend the path, or take the line away."
+
+    def like(self, written: str) -> str:
+        """Return a file that a path could mean, relative as the path is; "" if there is none."""
+        if self._stored is not None:
+            return ""
+        path = PurePosixPath(next(reversed([*_spellings(written)])))
+        alike = {path.name.casefold(), path.stem.casefold()}
+        for stem, names in self._listing(path.parent).items():
+            if stem.casefold() in alike:
+                return str(path.parent / names[0])
+        folders = sorted(self._base.glob("*/"))[:_MOST_FOLDERS]
+        for folder in folders:
+            below = PurePosixPath(folder.name) / path
+            names = self._with_ending(str(below))
+            if self._is_there(str(below)) or names:
+                return str(below) if not names else names[0]
+        return ""
 
     def _place(self, spelling: str) -> Place:
         return Place(id=item_id(Path(spelling)), path=self._base / spelling)
@@ -109,21 +126,6 @@ class Places:
                 files = []
             self._listings[folder] = _by_stem(file.name for file in files)
         return self._listings[folder]
-
-    def _like(self, written: str) -> str:
-        """Return a file that a path could mean, relative as the path is; "" if there is none."""
-        path = PurePosixPath(next(reversed([*_spellings(written)])))
-        alike = {path.name.casefold(), path.stem.casefold()}
-        for stem, names in self._listing(path.parent).items():
-            if stem.casefold() in alike:
-                return str(path.parent / names[0])
-        folders = sorted(self._base.glob("*/"))[:_MOST_FOLDERS]
-        for folder in folders:
-            below = PurePosixPath(folder.name) / path
-            names = self._with_ending(str(below))
-            if self._is_there(str(below)) or names:
-                return str(below) if not names else names[0]
-        return ""
 
 
 def _spellings(written: str) -> Iterator[str]:

@@ -159,7 +159,9 @@ def image_paths(
             f"{named_by} name {absent[0]!r}, but there is no '{folder / absent[0]}.jpg', nor one "
             f"of another ending; {len(absent)} of {len(endings)} images are absent.",
             "Every listed image must be there.",
-            "Unpack the data set again, or take its lines away.",
+            f"There is {hint!r}; write that, or take the lines away."
+            if (hint := places.like(absent[0]))
+            else "Unpack the data set again, or take the lines away.",
         )
     paths = {image: _only(folder, image, files) for image, files in found.items()}
     for image, path in paths.items():

@@ -346,7 +346,8 @@ def _annotations(tree: Tree, notes: Notes) -> list[Path]:
             found.append(path)
         else:
             notes.add(
-                f"files in '{tree.annotations}' are no XML, and are left out", repr(path.name)
+                f"files in '{tree.annotations}' are no annotations, and are left out",
+                repr(path.name),
             )
     return found
 
@@ -359,6 +360,8 @@ def _by_annotations(tree: Tree, lists: _Lists, notes: Notes) -> _Labelled:
         notes.say(f"'{tree.lists}' names no image: all that have an annotation are taken")
     endings = _endings(read)
     _check_annotated(tree, endings, files)
+    for image in (image for image in files if image not in endings):
+        notes.add("annotations are of images in no list, and are left out", f"'{files[image]}'")
     seen = {image: _classes_of(files[image]) for image in endings}
     for image in (image for image, own in seen.items() if not own):
         notes.add("annotations name no object: their images have no class", f"'{files[image]}'")
@@ -410,10 +413,15 @@ def _object_labels(seen: Sequence[Mapping[str, bool]], classes: Sequence[str]) -
 def _note_unlisted(folder: Path, paths: Iterable[Path], notes: Notes) -> None:
     taken = {path.name for path in paths}
     for path in sorted(folder.iterdir()):
+        if path.name in taken:
+            continue
         if path.name.startswith("."):
-            notes.add(f"hidden files in '{folder}' are left out", repr(path.name))
-        elif path.suffix.lower() in SUFFIXES and path.name not in taken:
-            notes.add(f"images in '{folder}' are named nowhere, and are left out", repr(path.name))
+            what = f"hidden files in '{folder}' are left out"
+        elif path.suffix.lower() in SUFFIXES:
+            what = f"images in '{folder}' are named nowhere, and are left out"
+        else:
+            what = f"files in '{folder}' are no images, and are left out"
+        notes.add(what, repr(path.name))
 
 
 # --- its parts ----------------------------------------------------------------------------------
