@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from vggfeat.data.folder import SUFFIXES, item_id
@@ -41,9 +40,10 @@ class Places:
         self._base = folder
         self._stored = None if stored_ids is None else frozenset(stored_ids)
         self._listings: dict[PurePosixPath, dict[str, list[str]]] = {}
-        stored = [PurePosixPath(i) for i in stored_ids or ()]
-        for parent, ids in groupby(sorted(stored), key=lambda i: i.parent):
-            self._listings[parent] = _by_stem(i.name for i in ids)
+        of_folder: dict[PurePosixPath, list[str]] = {}
+        for path in map(PurePosixPath, stored_ids or ()):
+            of_folder.setdefault(path.parent, []).append(path.name)
+        self._listings |= {parent: _by_stem(names) for parent, names in of_folder.items()}
 
     def choose_base(self, written: Sequence[str], notes: Notes) -> None:
         """Take the working folder for the list's own, where more of the paths are in it.
