@@ -324,6 +324,26 @@ def test_parts_may_have_other_names(photos: Path, parts: Sequence[str], column: 
         assert part.ids == tuple([*IMAGES][n::3])
 
 
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (["train", "val", "test"], []),
+        (["train", "test"], ["no image of val: a hash takes a fifth of train"]),
+        (["train", "val"], ["no image of test, so that nothing can be scored"]),
+        (["test"], ["no image of train, so that nothing can be learnt"]),
+        (["train"], ["no image of val", "no image of test"]),
+    ],
+)
+def test_parts_without_an_image_are_told(
+    photos: Path, parts: list[str], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vggfeat")
+    rows = [f"{i},{name},{parts[n % len(parts)]}" for n, (i, name) in enumerate(IMAGES.items())]
+    read(photos, "\n".join(["path,label,split", *rows]))
+    assert len(caplog.messages) == len(told)
+    assert all(one in message for one, message in zip(told, caplog.messages, strict=True))
+
+
 def test_paths_may_be_relative_to_the_working_folder(
     photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

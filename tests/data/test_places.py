@@ -64,6 +64,7 @@ def test_a_path_is_found_as_it_is_meant(folder: Path, written: str, ids: Sequenc
 )
 def test_what_an_absent_path_may_mean(folder: Path, written: str, like: str) -> None:
     assert Places(folder, None).like(written) == like
+    assert Places(folder / "b", None).like("a.jpg") == "../a.jpg"
     assert Places(folder, FILES).like(written) == ""
 
 

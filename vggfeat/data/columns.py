@@ -35,7 +35,7 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("category", "categories", "categoryname", "target", "targets", "tag", "tags"),
         ("labelid", "classid", "categoryid"),
     ),
-    "split": (("split",), ("set", "subset", "part", "partition", "dataset", "datasplit")),
+    "split": (("split",), ("set", "subset", "part", "partition", "phase", "dataset", "datasplit")),
 }
 _YES, _NO, _MINUS = {"1", "1.0", "true"}, {"0", "0.0", "false"}, {"-1", "-1.0"}
 # How pandas, Excel and databases write that there is nothing
@@ -141,7 +141,7 @@ def _without_paths(path: Path, table: Table) -> DatasetError:
         remedy = f"The first line names an image: if there is no header, write `{head}` above it."
         return DatasetError(wrong, f"{expected}.", remedy)
     separators = ", ".join(SEPARATORS.values())
-    remedy = nearest(table.names[0], ["path", *NAMES["path"][1]]) if table.names else ""
+    remedy = nearest(table.names[0], ["path", "file", "image"]) if table.names else ""
     return DatasetError(wrong, f"{expected}, separated by one of {separators}.", remedy)
 
 

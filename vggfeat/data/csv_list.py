@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -52,6 +52,7 @@ def open_csv(wanted: Wanted) -> Dataset:
     for i, first in same.items():
         if of_item[i].labels != of_item[first].labels:
             notes.warn("files are listed under two paths with other labels", f"{i!r} and {first!r}")
+    _note_parts({row.part for row in rows}, notes)
     notes.tell(_log)
     parts = _parts(of_item, wanted.seed, one_class=one_class)
     return Dataset(
@@ -156,6 +157,17 @@ def _note_spelling(row: Row, place: Place, notes: Notes) -> None:
         notes.add("paths have blanks around them, which are left out", example)
     if Path(place.id).stem == PureWindowsPath(row.path.strip()).name:
         notes.add("paths lack the ending of their file", example)
+
+
+def _note_parts(given: Collection[str], notes: Notes) -> None:
+    if "" in given:
+        return  # the list has no column of them
+    if "train" in given and "val" not in given:
+        notes.say("the list has no image of val: a hash takes a fifth of train for it")
+    for part, purpose in (("train", "learnt"), ("test", "scored")):
+        if part not in given:
+            sentence = f"the list has no image of {part}, so that nothing can be {purpose}"
+            notes.say(sentence, warn=True)
 
 
 def _contradiction(path: Path, first: Row, second: Row) -> DatasetError:

@@ -96,12 +96,11 @@ class Places:
         for stem, names in self._listing(path.parent).items():
             if stem.casefold() in alike:
                 return str(path.parent / names[0])
-        folders = sorted(self._base.glob("*/"))[:_MOST_FOLDERS]
-        for folder in folders:
-            below = PurePosixPath(folder.name) / path
-            names = self._with_ending(str(below))
-            if self._is_there(str(below)) or names:
-                return str(below) if not names else names[0]
+        around = ["..", *(one.name for one in sorted(self._base.glob("*/"))[:_MOST_FOLDERS])]
+        for folder in around:
+            below = str(PurePosixPath(folder) / path)
+            for name in [below] if self._is_there(below) else self._with_ending(below):
+                return name
         return ""
 
     def _place(self, spelling: str) -> Place:
