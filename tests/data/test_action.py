@@ -120,6 +120,18 @@ def test_the_hidden_labels_of_test_are_unknown(tmp_path: Path, second_column: bo
     assert not split.test.labels.any()
 
 
+def test_lists_may_be_of_windows_and_write_a_sign(tmp_path: Path) -> None:
+    [plain] = opened(write_tree(tmp_path / "plain")).splits
+    root = write_tree(tmp_path / "windows")
+    for path in (root / "VOCdevkit/VOC2012/ImageSets/Action").iterdir():
+        text = path.read_text().replace("  1\n", " +1\n").replace(" ", "\t")
+        path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    [split] = opened(root).splits
+    assert split.train.ids == plain.train.ids
+    assert split.train.labels.tolist() == plain.train.labels.tolist()
+    assert split.test.ids == plain.test.ids
+
+
 def test_labels_of_test_are_read_where_they_are(tmp_path: Path) -> None:
     [split] = opened(write_tree(tmp_path, test_labels=True)).splits
     assert split.test.labels[0, ACTIONS.index("phoning")] == 1

@@ -10,7 +10,8 @@ import pytest
 
 from vggfeat.data import open_dataset
 from vggfeat.data.records import Dataset, Kind
-from vggfeat.data.voc import CLASSES, own_measure
+from vggfeat.data.voc import CLASSES
+from vggfeat.data.voc_tree import own_measure
 from vggfeat.errors import DatasetError, DatasetNotFoundError, RecipeError
 from vggfeat.files.sources import FileSource
 from vggfeat.recipe import Recipe
@@ -190,10 +191,9 @@ def test_a_line_without_a_label_is_named(tmp_path: Path) -> None:
     [
         ("000007  1\n", 1),
         ("000007  1\n000002 -1\n000009 -1\n", 3),
-        ("000002 -1\n000007  1\n", 2),  # the same images in another order
         ("", 0),
     ],
-    ids=["short", "long", "reordered", "empty"],
+    ids=["short", "long", "empty"],
 )
 def test_a_class_list_that_differs_from_its_part_is_an_error(
     tmp_path: Path, text: str, count: int
@@ -221,13 +221,6 @@ def test_one_part_may_be_empty(tmp_path: Path) -> None:
     assert dataset.splits[0].test.labels.shape == (0, 1)
 
 
-def test_an_image_twice_in_a_list_is_an_error(tmp_path: Path) -> None:
-    parts = {**PARTS, "val": ("000005", "000005")}
-    labels = {"cat": {**LABELS["cat"], "val": (1, 1)}}
-    with pytest.raises(DatasetError, match="'000005' is listed twice"):
-        opened(write_tree(tmp_path / "voc", parts, labels))
-
-
 def test_an_image_in_two_parts_is_an_error(tmp_path: Path) -> None:
     parts = {**PARTS, "val": ("000003",)}
     with pytest.raises(DatasetError, match=r"1 images are in val and in test.*'000003'"):
@@ -236,7 +229,7 @@ def test_an_image_in_two_parts_is_an_error(tmp_path: Path) -> None:
 
 def test_a_list_that_is_no_text_is_an_error(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "voc")
-    (lists_of(root) / "train.txt").write_bytes(b"\xff\xfe000007")
+    (lists_of(root) / "train.txt").write_bytes(b"\xff000007")
     with pytest.raises(DatasetError, match=r"train\.txt' cannot be read"):
         opened(root)
 
@@ -434,7 +427,7 @@ def test_six_digits_are_of_2007_and_other_ids_tell_nothing(tmp_path: Path) -> No
 
 def test_what_cannot_be_read_tells_no_year(tmp_path: Path) -> None:
     root = dated(tmp_path / "x", "2012_000001")
-    (lists_of(root) / "train.txt").write_bytes(b"\xff\xfe")
+    (lists_of(root) / "train.txt").write_bytes(b"\xff")
     assert own_measure(root) is None
 
 

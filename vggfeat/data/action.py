@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
-import defusedxml.ElementTree
 import numpy as np
-from defusedxml.common import DefusedXmlException
 
+from vggfeat.data.annotation import object_name, read_objects
 from vggfeat.data.names import Wanted
+from vggfeat.data.notes import Notes
 from vggfeat.data.records import PARTS, Dataset, Item, Kind, Labels, Part, Split, sorted_items
-from vggfeat.data.voc import check_test, find_devkit, image_paths, read_list, val_as_test
+from vggfeat.data.voc import check_test, find_devkit, val_as_test
+from vggfeat.data.voc_lists import LABELS, image_paths, read_list
 from vggfeat.errors import DatasetError
 from vggfeat.files.sources import FileSource
 
@@ -22,7 +23,6 @@ ACTIONS = (  # 'other', the devkit's first, is no class: its persons are negativ
     *("running", "takingphoto", "usingcomputer", "walking"),
 )
 _LISTS = Path("ImageSets", "Action")
-_MOST_BYTES = 1 << 20  # of an annotation; real ones have some kB
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 Box = tuple[int, int, int, int]
@@ -80,24 +80,8 @@ def read_boxes(path: Path) -> list[tuple[str, Box]]:
     Raises:
         DatasetError: If the file is absent, too large, no XML, or a box is none.
     """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise DatasetError(f"'{path}' is larger than 1 MB.", "Annotations have some kB.")
-        tree = defusedxml.ElementTree.fromstring(path.read_bytes(), forbid_dtd=True)
-    except OSError as error:
-        raise DatasetError(
-            f"'{path}' cannot be read: {error.strerror}.", remedy="Unpack the data set again."
-        ) from error
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise DatasetError(f"'{path}' is no sound annotation: {error}.") from error
-    return [(_name(one, path), _box(one, path)) for one in tree.findall("object")]
-
-
-def _name(element: Element, path: Path) -> str:
-    name = (element.findtext("name") or "").strip()
-    if not name:
-        raise DatasetError(f"'{path}': an object has no name.")
-    return name
+    objects = read_objects(path)
+    return [(object_name(one, path), _box(one, path)) for one in objects]
 
 
 def _box(element: Element, path: Path) -> Box:
@@ -118,7 +102,13 @@ def _dataset(root: Path, wanted: Wanted, split: Split) -> Dataset:
     if not split.ids:
         raise DatasetError(f"The lists in '{root / _LISTS}' name no person at all.")
     pictures = sorted({_image(i) for i in split.ids})
-    paths = image_paths(root, pictures, images=wanted.images)
+    paths = image_paths(
+        root / "JPEGImages",
+        dict.fromkeys(pictures, ""),
+        Notes(),
+        images=wanted.images,
+        named_by=f"The lists in '{root / 'ImageSets'}'",
+    )
     boxes = _boxes(root, split.ids) if wanted.images else {}
     return Dataset(
         name=wanted.name,
@@ -184,9 +174,9 @@ def _read_labels(path: Path) -> tuple[tuple[str, ...], Labels]:
     ids, labels = [], []
     for number, words in read_list(path, columns=3):
         ids.append(_person(path, number, words))
-        if words[2] not in {"1", "-1"}:
+        if not LABELS.get(words[2]):  # 0 = difficult is none of an action's
             raise DatasetError(f"'{path}', line {number}: label {words[2]!r}.", "Expected 1 or -1.")
-        labels.append(int(words[2]))
+        labels.append(LABELS[words[2]])
     return tuple(ids), np.array(labels, dtype=np.int8)
 
 

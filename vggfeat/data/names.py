@@ -112,7 +112,9 @@ NAMED: Mapping[str, NamedDataset] = {
     "caltech256": replace(_CALTECH, published="caltech256"),
 }
 PATTERNS: Mapping[str, NamedDataset] = {  # what stands before ":PATH"
-    "voc": replace(_VOC2007, opener="voc:open_tree", measured_by="voc:own_measure", published=None),
+    "voc": replace(
+        _VOC2007, opener="voc_tree:open_tree", measured_by="voc_tree:own_measure", published=None
+    ),
     "folder": replace(_CALTECH, opener="folder:open_folder"),
     "csv": replace(
         _CALTECH, opener="csv_list:open_csv", measured_by="csv_list:own_measure", one_class=None

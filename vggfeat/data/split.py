@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vggfeat.errors import DatasetError
 
+_NAMES: Mapping[str, str] = {  # what a list calls a part, in small letters → the part
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 _SHARE = 0.2  # of the images that become test, and of the rest that become val
+
+
+def part_of(name: str) -> str | None:
+    """Return which part is called so, in any case; None for any other name.
+
+    >>> part_of("Validation"), part_of("cat")
+    ('val', None)
+    """
+    return _NAMES.get(name.strip().casefold())
 
 
 def hash_order(ids: Iterable[str], seed: int) -> list[str]:
@@ -25,16 +39,16 @@ def divided(ids: Sequence[str], seed: int, name: str) -> dict[str, list[str]]:
     Args:
         ids: Of one class, or of all images where they are not of one class each.
         seed: Enters the hash.
-        name: Of the class, for the message.
+        name: Of the class, for the message; "" where the images are of no one class.
 
     Raises:
         DatasetError: If there are fewer than 3.
     """
     if len(ids) < 3:
         raise DatasetError(
-            f"Class {name!r} has {len(ids)} images.",
+            f"Class {name!r} has {len(ids)} images." if name else f"There are {len(ids)} images.",
             "Expected at least 3: one each for train, val and test.",
-            "Add images, or take the class away.",
+            "Add images, or take the class away." if name else "Add images.",
         )
     order = hash_order(ids, seed)
     test = max(1, round(_SHARE * len(order)))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from vggfeat.data.names import Wanted
-from vggfeat.data.records import PARTS, Dataset, Item, Kind, Labels, Part, Split, sorted_items
+from vggfeat.data.notes import Notes
+from vggfeat.data.records import PARTS, Dataset, Item, Kind, Part, Split, sorted_items
 from vggfeat.data.split import without_val
-from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
+from vggfeat.data.voc_lists import image_paths, read_ids, read_labels
+from vggfeat.errors import DatasetError, DatasetNotFoundError
 from vggfeat.files.sources import FileSource
+
+_log = logging.getLogger(__name__)
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -20,13 +25,6 @@ CLASSES = (
     *("train", "tvmonitor"),
 )
 MAIN = Path("ImageSets", "Main")
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-_AREA_SINCE = 2010
-_YEAR = re.compile(r"voc[-_ ]?(20\d\d)(?!\d)", re.IGNORECASE)
-_FOLDER = re.compile(r"<folder>\s*VOC(20\d\d)\s*</folder>")
-_HEAD = 4096  # bytes of an annotation; its folder stands in the second line
-_DATED, _UNDATED = re.compile(r"(20\d\d)_\d{6}"), re.compile(r"\d{6}")
 
 
 def open_voc2007(wanted: Wanted) -> Dataset:
@@ -43,7 +41,7 @@ def open_voc2007(wanted: Wanted) -> Dataset:
         DatasetError: If its lists contradict each other.
     """
     root = find_devkit(wanted.root, "voc2007", MAIN)
-    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, PARTS))
+    return _opened(root, wanted, PARTS)
 
 
 def open_voc2012(wanted: Wanted) -> Dataset:
@@ -61,7 +59,7 @@ def open_voc2012(wanted: Wanted) -> Dataset:
     """
     root = find_devkit(wanted.root, "voc2012", MAIN)
     check_test(root / MAIN, "voc2012")
-    return _dataset(root, wanted, CLASSES, _split(root, CLASSES, PARTS))
+    return _opened(root, wanted, PARTS)
 
 
 def open_voc2012_val(wanted: Wanted) -> Dataset:
@@ -77,8 +75,8 @@ def open_voc2012_val(wanted: Wanted) -> Dataset:
         DatasetError: If its lists contradict each other.
     """
     root = find_devkit(wanted.root, "voc2012", MAIN)
-    official = _split(root, CLASSES, ("train", "val"))
-    return _dataset(root, wanted, CLASSES, val_as_test(official))
+    official = _opened(root, wanted, ("train", "val"))
+    return replace(official, splits=(val_as_test(official.splits[0]),))
 
 
 def find_devkit(data_root: Path, name: str, lists: Path) -> Path:
@@ -135,170 +133,31 @@ def val_as_test(official: Split) -> Split:
     return Split(train=train.take(~rows), val=train.take(rows), test=official.val)
 
 
-def open_tree(wanted: Wanted) -> Dataset:
-    """Open any tree in VOC layout; its classes are those that have a `<class>_train.txt`.
-
-    Args:
-        wanted: Its root holds `ImageSets/Main` and `JPEGImages`.
-
-    Raises:
-        DatasetNotFoundError: If it is not there.
-        DatasetError: If its lists contradict each other.
-    """
-    root, lists = wanted.root, wanted.root / MAIN
-    if not lists.is_dir():
-        raise DatasetNotFoundError(wanted.name, [lists], "Expected ImageSets/Main and JPEGImages.")
-    classes = tuple(sorted(p.name.removesuffix("_train.txt") for p in lists.glob("*_train.txt")))
-    if not classes:
-        raise DatasetError(f"'{lists}' has no list <class>_train.txt.", remedy="Is it a VOC tree?")
-    return _dataset(root, wanted, classes, _split(root, classes, PARTS))
-
-
-def own_measure(root: Path) -> tuple[str, str] | None:
-    """Return what a tree is scored by, as VOC was in its year, and the reason in words.
-
-    VOC took the mean of 11 points from 2007 to 2009 and the area from 2010 on (devkits). The first
-    of these that says a year counts: the folder's name ("VOC2012", as given or behind links); the
-    annotation of the first listed image (`<folder>VOC2012</folder>`); the ids of the lists, of
-    which `2008_000001` is of its year or a later one and six digits alone are of 2007.
-
-    Returns:
-        None if nothing says a year.
-    """
-    found = _year_of_name(root) or _year_of_lists(root)
-    if found is None:
-        return None
-    year, where = found
-    return ("voc2010" if year >= _AREA_SINCE else "voc2007"), f"it is of {year}, {where}"
-
-
-def _year_of_name(root: Path) -> tuple[int, str] | None:
-    for path in (root.absolute(), root.resolve()):
-        if match := _YEAR.search(path.name):
-            return int(match[1]), f"as the name of '{path}' says"
-    return None
-
-
-def _year_of_lists(root: Path) -> tuple[int, str] | None:
-    ids = []
-    for part in PARTS:
-        try:
-            ids += [row[0] for _, row in read_list(root / MAIN / f"{part}.txt", columns=1)]
-        except (DatasetError, DatasetNotFoundError):
-            continue
-    annotation = root / "Annotations" / f"{ids[0] if ids else ''}.xml"
-    if annotation.is_file():
-        with annotation.open("rb") as stream:
-            head = stream.read(_HEAD).decode("utf-8", "replace")
-        if match := _FOLDER.search(head):
-            return int(match[1]), f"as '{annotation}' says"
-    years = [int(match[1]) for i in ids if (match := _DATED.fullmatch(i))]
-    if years:
-        return max(years), "the newest that an id in its lists names"
-    if ids and all(_UNDATED.fullmatch(i) for i in ids):
-        return 2007, "whose ids have six digits"
-    return None
-
-
-def _split(root: Path, classes: Sequence[str], parts: Sequence[str]) -> Split:
-    nothing = Part(ids=(), labels=np.empty((0, len(classes)), np.int8))
-    read = {part: _read_part(root / MAIN, part, classes) for part in parts}
-    split = Split(**{part: read.get(part, nothing) for part in PARTS})
+def _opened(root: Path, wanted: Wanted, parts: Sequence[str]) -> Dataset:
+    """Open some parts of an official tree; the others are empty."""
+    notes, lists = Notes(), root / MAIN
+    read = {part: read_ids(lists / f"{part}.txt", notes) for part in parts}
+    split = Split(**{part: _part(lists, part, read.get(part, {}), notes) for part in PARTS})
     if not split.ids:
-        raise DatasetError(f"The lists in '{root / MAIN}' name no image at all.")
-    return split
-
-
-def _dataset(root: Path, wanted: Wanted, classes: Sequence[str], split: Split) -> Dataset:
-    paths = image_paths(root, split.ids, images=wanted.images)
+        raise DatasetError(f"The lists in '{lists}' name no image at all.")
+    endings = {i: ending for ids in read.values() for i, ending in ids.items()}
+    named_by = f"The lists in '{lists.parent}'"
+    paths = image_paths(
+        root / "JPEGImages", endings, notes, images=wanted.images, named_by=named_by
+    )
+    notes.tell(_log)
     return Dataset(
         name=wanted.name,
         kind=Kind.MULTI_LABEL,
-        classes=tuple(classes),
+        classes=CLASSES,
         items=sorted_items(Item(i, FileSource(paths[i])) for i in split.ids),
         splits=(split,),
     )
 
 
-def image_paths(root: Path, ids: Sequence[str], *, images: bool) -> dict[str, Path]:
-    """Return the file of each image id.
-
-    Args:
-        root: Holds `JPEGImages`.
-        ids: From the lists.
-        images: Whether the files must be there.
-
-    Raises:
-        DatasetNotFoundError: If there is no such folder.
-        DatasetError: If a listed image is not there.
-    """
-    folder = root / "JPEGImages"
-    files = _image_files(folder) if images else {}
-    for image in ids:
-        if images and image not in files:
-            raise DatasetError(
-                f"The lists in '{root / 'ImageSets'}' name {image!r}, but there is no "
-                f"'{folder / image}.jpg'.",
-                "Every listed image must be there.",
-                "Unpack the data set again.",
-            )
-    return {image: files.get(image, folder / f"{image}.jpg") for image in ids}
-
-
-def _image_files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DatasetNotFoundError("VOC images", [folder], "Unpack the images there.")
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in _SUFFIXES}
-
-
-def _read_part(lists: Path, part: str, classes: Sequence[str]) -> Part:
-    ids = tuple(row[0] for _, row in read_list(lists / f"{part}.txt", columns=1))
-    labels = np.zeros((len(ids), len(classes)), dtype=np.int8)
-    hidden = part == "test" and not any((lists / f"{name}_test.txt").exists() for name in classes)
-    for k, name in enumerate(() if hidden else classes):
-        labels[:, k] = _read_labels(lists / f"{name}_{part}.txt", ids)
-    return Part(ids=ids, labels=labels)
-
-
-def _read_labels(path: Path, ids: tuple[str, ...]) -> Labels:
-    rows = read_list(path, columns=2)
-    if tuple(row[0] for _, row in rows) != ids:
-        raise DatasetError(
-            f"'{path}' lists {len(rows)} images.",
-            f"Expected the {len(ids)} of the part's own list, in its order.",
-            "Unpack the data set again.",
-        )
-    for number, row in rows:
-        if row[1] not in {"1", "-1", "0"}:
-            raise DatasetError(
-                f"'{path}', line {number}: label {row[1]!r}.",
-                "Expected 1, -1, or 0 for difficult.",
-            )
-    return np.array([int(row[1]) for _, row in rows], dtype=np.int8)
-
-
-def read_list(path: Path, columns: int) -> list[tuple[int, list[str]]]:
-    """Read a list as (line number, words); two blanks may stand before a positive label.
-
-    Args:
-        path: Of the list.
-        columns: Words that every line must have at least.
-
-    Raises:
-        ListNotFoundError: If it is not there.
-        DatasetError: If it cannot be read, or a line is too short.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise ListNotFoundError(path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"'{path}' cannot be read: {error}.") from error
-    lines = enumerate(text.splitlines(), 1)
-    rows = [(number, line.split()) for number, line in lines if line.strip()]
-    for number, row in rows:
-        if len(row) < columns:
-            raise DatasetError(
-                f"'{path}', line {number}: {' '.join(row)!r}.", f"Expected {columns} columns."
-            )
-    return rows
+def _part(lists: Path, part: str, ids: Mapping[str, str], notes: Notes) -> Part:
+    labels = np.zeros((len(ids), len(CLASSES)), dtype=np.int8)
+    hidden = part == "test" and not any((lists / f"{name}_test.txt").exists() for name in CLASSES)
+    for k, name in enumerate(CLASSES if ids and not hidden else ()):
+        labels[:, k] = read_labels(lists / f"{name}_{part}.txt", ids, notes)
+    return Part(ids=tuple(ids), labels=labels)
