@@ -147,7 +147,8 @@ def test_the_command_prints_a_table_or_json(store: Path, call: CliRunner) -> Non
     assert header.split() == ["image", "rank", "cosine", "neighbour", "classes", "note"]
     assert first.split() == [ids[2], "1", "1.000000", ids[6], "the", "same", "file"]
     assert second.split()[:4] == [ids[2], "2", "1.000000", ids[30]]
-    assert third.split() == [ids[12], *"its descriptor is zero, which has no cosine".split()]
+    assert third.startswith(ids[12])
+    assert third.endswith("  its descriptor is zero, which has no cosine")
     done = run(call, "similar", str(store.parent), ids[2], "--dataset", "folder:photos", "--json")
     [record] = json.loads(done.stdout)
     assert (record["image"], record["in_store"], record["classes"]) == (ids[2], True, ["cat"])

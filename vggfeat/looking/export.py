@@ -121,7 +121,7 @@ def export(view: View, path: Path, form: str, *, joined: bool, watch: Watch) -> 
         PublishError: If the file cannot be written.
         VggfeatError: As the rooms say.
     """
-    view.readable()
+    view.readable("rows of NaN")
     make_folder(path.parent)
     with publishing(path) as descriptor, os.fdopen(os.dup(descriptor), "wb") as stream:
         FORMS[form](Exported(view=view, joined=joined, watch=watch), stream)
@@ -162,8 +162,8 @@ def _write_csv(what: Exported, stream: BinaryIO) -> None:
         facts = zip(*(column[where].tolist() for column in columns.values()), strict=True)
         for own, size, row in zip(facts, sizes[where].tolist(), values, strict=True):
             line = io.StringIO()
-            csv.writer(line, lineterminator=",").writerow([*own, *size])
-            text.write(f"{line.getvalue()}{form % tuple(row)}\n")
+            csv.writer(line, lineterminator="\n").writerow([*own, *size])
+            text.write(f"{line.getvalue()[:-1]},{form % tuple(row)}\n")
     text.detach()
 
 

@@ -104,15 +104,15 @@ class View:
         """Return the descriptors of some images, (m, D) float32, of norm 1."""
         return fused([self.store.read(ids, self.recipe.scales)], self.recipe)
 
-    def readable(self) -> npt.NDArray[np.bool_]:
-        """Return which of the n rows are readable; of the others the log tells."""
+    def readable(self, others: str = "left out") -> npt.NDArray[np.bool_]:
+        """Return which of the n rows are readable; of the others the log tells what they become."""
         lost: npt.NDArray[np.bool_] = self.store.statuses() == Status.UNREADABLE
         if lost.any():
             first = self.store.ids[int(lost.argmax())]
             said = self.store.unreadable.get(first, "the store does not say why")
             _log.warning(
-                "%d of %d images are unreadable and left out, the first is %r: %s",
-                *(lost.sum(), len(lost), first, said),
+                "%d of %d images are unreadable and %s, the first is %r: %s",
+                *(lost.sum(), len(lost), others, first, said),
             )
         return np.logical_not(lost)
 
