@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from vggfeat.cli.options import (
 from vggfeat.cli.progress import terminal_watch
 from vggfeat.cli.shelves import store
 from vggfeat.cli.show import print_rows
+
+_log = logging.getLogger(__name__)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -78,8 +81,10 @@ def similar(
         click.echo(output, err=as_json)
     right, told = agreement(found)
     if told:
-        share = f"{right} of {told} ({100 * right / told:.1f} %)"
-        click.echo(f"the nearest shares a class with its image: {share}", err=True)
+        share = 100 * right / told
+        _log.info(
+            "the nearest shares a class with its image: %d of %d (%.1f %%)", right, told, share
+        )
 
 
 @main.command("map")
@@ -127,8 +132,11 @@ def map_store(
         click.echo(target, err=as_json)
     if found.explained is not None:
         first, second = (100 * share for share in found.explained)
-        said = f"{first:.1f} % and {second:.1f} %, together {first + second:.1f} %"
-        click.echo(f"variance that the two components explain: {said}", err=True)
+        both = first + second
+        _log.info(
+            "variance that the two components explain: %.1f %% and %.1f %%, together %.1f %%",
+            *(first, second, both),
+        )
 
 
 @store.command("export")

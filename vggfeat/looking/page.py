@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vggfeat.data.records import published_ids
 from vggfeat.files.publish import make_folder, publish_bytes
 from vggfeat.looking.projection import Projection
 from vggfeat.looking.similar import Neighbour, Query, agreement
@@ -49,9 +50,10 @@ def write_similar(view: View, queries: Sequence[Query], path: Path, machine: Mac
     _publish(
         path,
         "similar.html.j2",
-        facts=view.facts,
+        facts=_facts(view),
         pictures=pictures,
         shown=[(pictures.of([one])[0], pictures.of(one.neighbours)) for one in shown],
+        names=published_ids(one.id for query in shown for one in (query, *query.neighbours)),
         shares=_shares_class,
         left_out=len(queries) - len(shown),
         right=right,
@@ -85,7 +87,7 @@ def write_map(view: View, found: Projection, path: Path) -> None:
     _publish(
         path,
         "map.html.j2",
-        facts=view.facts,
+        facts=_facts(view),
         found=found,
         plot=plot,
         coloured=single and 1 < len(names) <= _INKS * _MARKS,
@@ -104,6 +106,12 @@ def _shares_class(query: Query, neighbour: Neighbour) -> tuple[str, str]:
     if {*query.classes} & {*neighbour.classes}:
         return "right", "✓"
     return "wrong", "✗"
+
+
+def _facts(view: View) -> dict[str, Any]:
+    """Return what was looked at, for others to read: no folder of this machine."""
+    named = None if view.dataset is None else view.recipe.published().dataset
+    return view.facts | {"dataset": named}
 
 
 def _publish(path: Path, template: str, **context: Any) -> None:  # noqa: ANN401  (what a template shows)
