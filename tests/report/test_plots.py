@@ -157,8 +157,8 @@ def test_a_cloud_has_one_unit_on_both_axes_and_its_points_in_place() -> None:
     assert len(vertices(drawn.dots[1])) == 1  # two points on one spot
     assert drawn.dots[2] == ""
     assert [value for _, value in drawn.x] == [0, 1, 2, 3, 4]
-    assert dict((value, at) for at, value in drawn.x)[2] == pytest.approx(50)
-    assert dict((value, at) for at, value in drawn.y)[1] == pytest.approx(50)
+    assert {value: at for at, value in drawn.x}[2] == pytest.approx(50)
+    assert {value: at for at, value in drawn.y}[1] == pytest.approx(50)
     assert drawn.density.max() == 1
     assert np.count_nonzero(drawn.density) == 5
     top = drawn.density[: len(drawn.density) // 2]
