@@ -46,6 +46,7 @@ def write_similar(view: View, queries: Sequence[Query], path: Path, machine: Mac
 
     pictures = Pictures(image)
     shown = queries[:_MOST_QUERIES]
+    near = [one for query in shown for one in query.neighbours]
     right, told = agreement(queries)
     _publish(
         path,
@@ -53,7 +54,7 @@ def write_similar(view: View, queries: Sequence[Query], path: Path, machine: Mac
         facts=_facts(view),
         pictures=pictures,
         shown=[(pictures.of([one])[0], pictures.of(one.neighbours)) for one in shown],
-        names=published_ids(one.id for query in shown for one in (query, *query.neighbours)),
+        names=published_ids([*(one.id for one in shown), *(one.id for one in near)]),
         shares=_shares_class,
         left_out=len(queries) - len(shown),
         right=right,
