@@ -271,6 +271,33 @@ def test_the_page_on_new_images_runs_as_it_stands(photos: Path, forwards: list[i
     assert last == first
 
 
+@pytest.mark.slow
+def test_the_page_on_looking_runs_as_it_stands(photos: Path) -> None:
+    page = (ROOT / "docs" / "looking.md").read_text()
+    printed: list[str] = []
+    store = ""
+    for block in BLOCK.finditer(page):
+        for line in [] if block["mark"] else block["text"].splitlines():
+            words = shlex.split(line.partition(" > ")[0].replace("features/…", store))
+            assert words[0] == "vggfeat"
+            done = CliRunner().invoke(main, words[1:])
+            assert done.exit_code == 0, done.output
+            printed.append(done.stdout)
+            store = store or str(Path(done.stdout.strip()).parent)
+    rows = [line.split() for line in printed[1].splitlines()[1:]]
+    assert [row[:2] for row in rows] == [["cats/0.jpg", rank] for rank in "123"]
+    assert "cats/0.jpg" not in {row[3] for row in rows}
+    nearest = json.loads(printed[3])
+    assert [len(query["neighbours"]) for query in nearest] == [1] * 10
+    assert printed[4].startswith("results/folder-photos-")
+    assert len(json.loads(printed[5])["images"]) == 10
+    assert printed[6:] == ["photos.npz\n", "photos.csv\n"]
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    said: list[str] = []
+    exec(compile(code, "looking.md", "exec"), {"print": lambda *a: said.extend(map(str, a))})
+    assert " ".join(said) == code.partition("  # ")[2].strip()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.name)
 def test_every_recipe_parses_and_is_listed(path: Path) -> None:
     recipe = Recipe.from_toml(path)

@@ -15,7 +15,14 @@ from PIL import Image
 from tests.support.results import caltech
 from vggfeat.classify.measures import average_precision, precision_recall
 from vggfeat.report.pictures import heat_map
-from vggfeat.report.plots import confusion_shares, confusions, curve, nice_ticks, search
+from vggfeat.report.plots import (
+    confusion_shares,
+    confusions,
+    curve,
+    nice_ticks,
+    scatter,
+    search,
+)
 
 Points = list[tuple[float, float]]
 
@@ -137,3 +144,28 @@ def test_the_heat_map_has_a_pixel_for_each_share() -> None:
         pixels = np.asarray(image)
     assert pixels[..., 3].tolist() == [[255, 0], [123, 189]]  # round(90 + 165 · share^½), 0 for 0
     assert (pixels[..., :3] == (0, 114, 178)).all()
+
+
+def test_a_cloud_has_one_unit_on_both_axes_and_its_points_in_place() -> None:
+    points = np.array([[0.0, 0.0], [4, 0], [4, 2], [0, 2], [1, 1], [1.0001, 1]])
+    drawn = scatter(points, [np.array([0, 2]), np.array([4, 5]), np.array([], dtype=np.intp)])
+    wide, tall = 4 + 2 * 0.12, 2 + 2 * 0.12  # a margin of 3 % of the longer side
+    assert drawn.height == pytest.approx(tall / wide)
+    corners = [(100 * 0.12 / wide, 100 - 100 * 0.12 / tall)]
+    corners += [(100 - x, 100 - y) for x, y in corners]
+    assert vertices(drawn.dots[0]) == [pytest.approx(corner, abs=0.06) for corner in corners]
+    assert len(vertices(drawn.dots[1])) == 1  # two points on one spot
+    assert drawn.dots[2] == ""
+    assert [value for _, value in drawn.x] == [0, 1, 2, 3, 4]
+    assert {value: at for at, value in drawn.x}[2] == pytest.approx(50)
+    assert {value: at for at, value in drawn.y}[1] == pytest.approx(50)
+    assert drawn.density.max() == 1
+    assert np.count_nonzero(drawn.density) == 5
+    top = drawn.density[: len(drawn.density) // 2]
+    assert np.count_nonzero(top) == 2  # the points of the upper edge, above
+
+
+def test_points_on_one_spot_are_a_cloud_too() -> None:
+    drawn = scatter(np.full((3, 2), 0.25), [np.arange(3)])
+    assert drawn.height == 1
+    assert vertices(drawn.dots[0]) == [(50, 50)]

@@ -372,7 +372,8 @@ def test_what_has_changed_since_the_training_is_told(
         classifier=trained.classifier,
     )
     predict(before, named_images([photos / "red"]), machine, Watch())
-    assert "not quite as in training, vgg16-thin: decoder was 'pillow-9', is" in caplog.text
+    told = f"not quite as in '{trained.path}', vgg16-thin: decoder was 'pillow-9', is"
+    assert told in caplog.text
 
 
 def test_named_images_are_files_and_what_folders_hold(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The command line: options → one call → print. Results on stdout, everything else on stderr."""
 
-from vggfeat.cli import commands, shelves
+from vggfeat.cli import commands, looking, shelves
 from vggfeat.cli.group import main
 
-__all__ = ["commands", "main", "shelves"]
+__all__ = ["commands", "looking", "main", "shelves"]

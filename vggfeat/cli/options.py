@@ -67,6 +67,12 @@ def recipe_options(command: _Command) -> _Command:
     return _added(command, RECIPE)
 
 
+def some_recipe_options(*names: str) -> Callable[[_Command], _Command]:
+    """Add options for some fields of a recipe."""
+    wanted = {name: RECIPE[name] for name in names}
+    return lambda command: _added(command, wanted)
+
+
 def machine_options(*names: str) -> Callable[[_Command], _Command]:
     """Add options for fields of a machine.
 

@@ -6,20 +6,32 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from vggfeat.files.sources import IMAGE_FORMATS
-from vggfeat.report.result import Example
 
 _THUMBNAIL = 160  # longer side, pixels
 _QUALITY = 80  # JPEG
 _ROOM = 4_000_000  # base64 characters of pictures: pages over 5 MB are slow on a phone
 _FAINTEST = 90  # opacity of what is not quite 0, of 255
 _STEPS = 8  # of the scale that explains the ink
-_BLUE = (0, 114, 178)  # of Okabe & Ito; at least 3:1 on a light ground and on a dark one
+BLUE = (0, 114, 178)  # of Okabe & Ito; at least 3:1 on a light ground and on a dark one
+GREY = (128, 136, 144)  # what is not meant, on either ground
+
+
+class Shown(Protocol):
+    """What a page shows as a picture."""
+
+    @property
+    def id(self) -> str:
+        """Of the image."""
+
+
+_Shown = TypeVar("_Shown", bound=Shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +52,7 @@ class Picture:
 
 
 class Pictures:
-    """Thumbnails of test images, each of which stands in the page once.
+    """Thumbnails of images, each of which stands in the page once.
 
     Attributes:
         left_out: How many found no room in the page.
@@ -57,7 +69,7 @@ class Pictures:
         """Those that the page has to hold, in the order of their first use."""
         return [picture for picture in self._known.values() if picture]
 
-    def of(self, examples: Sequence[Example]) -> list[tuple[Example, Picture | None]]:
+    def of(self, examples: Sequence[_Shown]) -> list[tuple[_Shown, Picture | None]]:
         """Return each example with its picture, None where there is none."""
         for example in examples:
             if self._image and example.id not in self._known:
@@ -77,17 +89,18 @@ class Pictures:
         return picture
 
 
-def heat_map(shares: npt.NDArray[np.float64]) -> str:
-    """Return a PNG with a pixel for each share: clear for 0, blue for 1.
+def heat_map(shares: npt.NDArray[np.float64], ink: tuple[int, int, int] = BLUE) -> str:
+    """Return a PNG with a pixel for each share: clear for 0, full ink for 1.
 
     The ink follows the square root of a share and begins well above nothing, so that a single
     image can be seen.
 
     Args:
-        shares: (K, K), [0, 1].
+        shares: (rows, columns), [0, 1].
+        ink: RGB.
     """
     pixels = np.empty((*shares.shape, 4), dtype=np.uint8)
-    pixels[..., :3] = _BLUE
+    pixels[..., :3] = ink
     pixels[..., 3] = np.rint(np.where(shares > 0, 255 * _ink(shares), 0))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)

@@ -18,6 +18,9 @@ from vggfeat.report.result import Result, SplitOutcome
 
 _INTERVALS = 5  # at most, between the ticks of an axis
 _TICKS_OF_C = 8  # at most
+_MARGIN = 0.03  # around a cloud of points, of the longer axis
+_LEAST = 1e-6  # length of an axis
+_CELLS = 80  # of a picture of a cloud of points, across
 _CONFUSIONS = 50  # pairs of classes in the list
 
 Point = tuple[float, float]
@@ -149,6 +152,50 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [round(k * step, 9) for k in range(start, stop + 1)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """Points of a plane whose two axes have the same unit.
+
+    Attributes:
+        height: Of the plot, in widths.
+        x: Ticks of the horizontal axis: (percent of the plot, coordinate).
+        y: Ticks of the vertical axis: (percent of the plot, upwards, coordinate).
+        dots: One outline for each group; points that fall on one spot of it are drawn once.
+        density: (rows, columns) shares of the fullest cell, [0, 1], the first row on top.
+    """
+
+    height: float
+    x: tuple[Point, ...]
+    y: tuple[Point, ...]
+    dots: tuple[str, ...]
+    density: npt.NDArray[np.float64]
+
+
+def scatter(points: npt.NDArray[np.float64], groups: Sequence[npt.NDArray[np.intp]]) -> Scatter:
+    """Return the outlines of a cloud of points.
+
+    Args:
+        points: (n, 2), n ≥ 1.
+        groups: Of each group which points are its own.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = _MARGIN * max(float((high - low).max()), _LEAST)
+    low, span = low - margin, high - low + 2 * margin
+    placed = 100 * (points - low) / span
+    placed[:, 1] = 100 - placed[:, 1]
+    spots = np.round(placed, 1)
+    height = float(span[1] / span[0])
+    cells = (max(1, round(_CELLS * height)), _CELLS)
+    counts = np.histogram2d(placed[:, 1], placed[:, 0], cells, [(0, 100), (0, 100)])[0]
+    return Scatter(
+        height=height,
+        x=_ticks_inside(float(low[0]), float(span[0])),
+        y=_ticks_inside(float(low[1]), float(span[1])),
+        dots=tuple(_dots(np.unique(spots[own], axis=0).tolist()) for own in groups),
+        density=counts / counts.max(),
+    )
+
+
 def confusion_shares(result: Result) -> npt.NDArray[np.float64]:
     """Return the (K, K) shares of each true class's images that were taken for each class.
 
@@ -187,6 +234,12 @@ def _measured(split: SplitOutcome) -> list[Point]:
     return [
         (c, 100 * mean) for c, mean in pairs if c > 0 and mean is not None and math.isfinite(mean)
     ]
+
+
+def _ticks_inside(low: float, span: float) -> tuple[Point, ...]:
+    """Return (percent of the axis, value) of the nice values on an axis."""
+    placed = ((100 * (tick - low) / span, tick) for tick in nice_ticks(low, low + span))
+    return tuple((at, tick) for at, tick in placed if 0 <= at <= 100)
 
 
 def _line(points: Iterable[Point]) -> str:

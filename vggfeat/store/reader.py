@@ -244,10 +244,9 @@ class DescriptorStore:
             IncompleteStoreError: If it is not in the store.
         """
         if image not in self._row_of:
-            close = difflib.get_close_matches(image, self.ids, n=3, cutoff=0.3)
             raise IncompleteStoreError(
                 f"'{self.path}' has no image {image!r}.",
-                f"The nearest ids: {', '.join(close or self.ids[:3])}.",
+                f"The nearest ids: {', '.join(self.near_ids(image))}.",
             )
         rows = self.read([image])
         status = Status(int(rows.status[0]))
@@ -265,6 +264,11 @@ class DescriptorStore:
                 for q, norm in zip(self.scales, rows.norms[0], strict=True)
             },
         }
+
+    def near_ids(self, image: str) -> list[str]:
+        """Return a few ids that look like one that is not in the store, for a message."""
+        close = difflib.get_close_matches(image, self.ids, n=3, cutoff=0.3)
+        return close or list(self.ids[:3])
 
     def verify(self) -> Verification:
         """Hash the file and read every row of it."""

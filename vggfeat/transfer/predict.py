@@ -125,7 +125,10 @@ def predict(trained: Trained, items: Sequence[Item], machine: Machine, watch: Wa
         VggfeatError: As the rooms say.
     """
     dataset = unlabelled("new images", items)
-    jobs = [_job(trained, used, dataset, machine, watch) for used in trained.stores]
+    holder = f"'{trained.path}'"
+    jobs = [
+        job_like(used, trained.recipe, holder, dataset, machine, watch) for used in trained.stores
+    ]
     row_of = {item.id: row for row, item in enumerate(items)}
     classes = trained.classifier.classes
     scores = np.full((len(items), len(classes)), np.nan)
@@ -161,32 +164,45 @@ def _predicted(
     )
 
 
-def _job(
-    trained: Trained, used: StoreUsed, dataset: Dataset, machine: Machine, watch: Watch
+def job_like(
+    used: StoreUsed, recipe: Recipe, holder: str, dataset: Dataset, machine: Machine, watch: Watch
 ) -> StoreJob:
-    """Decide how the net and the tap of one store describe new images."""
+    """Decide how the net and the tap of a store describe new images.
+
+    Args:
+        used: The store.
+        recipe: Of its rows; may name several nets.
+        holder: What needs such rows, for messages.
+        dataset: The new images, whole ones.
+        machine: Where.
+        watch: Told of the progress; may stop it.
+
+    Raises:
+        WeightsError: If the weight file is absent, or another one than that of the store.
+        StoreNotFoundError: If the calibration of an 8-bit net is not at hand.
+    """
     known = published_as(used.weights, used.weights_sha256)
-    profile = trained.recipe.profile if known is None else None  # a published file tells its own
-    source = trained.recipe.weights_of(used.model)
+    profile = recipe.profile if known is None else None  # a published file tells its own
+    source = recipe.weights_of(used.model)
     if known is not None and not Path(source).is_file():
-        # a family's name stands for any port that is on disk; the classifier wants this one
+        # a family's name stands for any port that is on disk; the rows are of this one
         source = str(at_hand(known, machine, watch))
     values = {"models": (used.model,), "weights": (source,), "profile": profile}
-    recipe = trained.recipe.model_copy(update=values)
-    _check_weights(trained, used, recipe, known)
+    recipe = recipe.model_copy(update=values)
+    _check_weights(used, recipe, holder, known)
     own = PRECISIONS[recipe.precision].calibrated
-    calibrated = _calibrated(trained, used, machine) if own else None
+    calibrated = _calibrated(used, holder, machine) if own else None
     which = Described(used.model, "image", used.recipe["tap"])
     job = job_of(recipe, machine, dataset, which, watch, calibrated)
     for difference in _differences(used.recipe, job.identity.recipe):
-        _log.warning("not quite as in training, %s: %s", used.model, difference)
+        _log.warning("not quite as in %s, %s: %s", holder, used.model, difference)
     return job
 
 
 def _check_weights(
-    trained: Trained, used: StoreUsed, recipe: Recipe, known: PublishedWeights | None
+    used: StoreUsed, recipe: Recipe, holder: str, known: PublishedWeights | None
 ) -> None:
-    """Check that the weights of a recipe are here, and those of the training run.
+    """Check that the weights of a recipe are here, and those of a store.
 
     Raises:
         WeightsError: If they are not.
@@ -197,20 +213,20 @@ def _check_weights(
     remedy = f"{fetching} that file: --weights PATH."
     named = source in families() or source.startswith("random:")
     if not named and not Path(source).is_file():
-        wrong = f"The weights of {used.model} that '{trained.path}' needs are not at '{source}'."
+        wrong = f"The weights of {used.model} that {holder} needs are not at '{source}'."
         raise WeightsError(wrong, expected, remedy)
     last = recipe.last_layer(used.model)
     found = find_weights(architecture(used.model), source, recipe.profile, last)
     if found.sha256 != used.weights_sha256:
         wrong = (
-            f"'{trained.path}' was trained on other weights of {used.model} than {found.origin} "
+            f"{holder} was made with other weights of {used.model} than {found.origin} "
             f"(sha256 {found.sha256[:16]}…)."
         )
         raise WeightsError(wrong, expected, remedy)
 
 
-def _calibrated(trained: Trained, used: StoreUsed, machine: Machine) -> Path:
-    """Return the folder of the training run's store, which holds the 8-bit net's calibration.
+def _calibrated(used: StoreUsed, holder: str, machine: Machine) -> Path:
+    """Return the folder of a store that holds an 8-bit net's calibration.
 
     Raises:
         StoreNotFoundError: If it is not there, or another one.
@@ -222,14 +238,14 @@ def _calibrated(trained: Trained, used: StoreUsed, machine: Machine) -> Path:
         if there and StorePlan.read(place).row_fingerprint == used.row_fingerprint:
             return place
     raise StoreNotFoundError(
-        f"The calibration of the 8-bit net of '{trained.path}' is not at hand.",
+        f"The calibration of the 8-bit net of {holder} is not at hand.",
         f"Looked for '{CALIBRATION}' of its store in '{folder}' and in '{places[1]}'.",
         "Pass --cache with the folder of its stores.",
     )
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """Say in which fields the recipe of a row has changed since the training."""
+    """Say in which fields the recipe of a row has changed."""
     return [
         f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted({*before, *now})
