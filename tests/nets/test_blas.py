@@ -5,8 +5,8 @@ import platform
 
 import pytest
 import torch
-from tests.nets.test_same_bytes import printed
 
+from tests.nets.test_same_bytes import printed
 from vggfeat.nets.blas import Blas
 
 CODE = """
