@@ -42,7 +42,7 @@ OUTSIDE = {  # package → the only places that may import it
     "sklearn": {"classify", "transformer"},
     "joblib": {"classify"},
     "numba": {"classify", "nets"},
-    "PIL": {"extraction", "transformer", "demo", "report"},
+    "PIL": {"files", "extraction", "transformer", "demo", "report"},
     "matplotlib": set(),  # of the benchmarks alone
     "jinja2": {"report"},
     "tomli_w": {"report"},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vggfeat.data.layout import example
 from vggfeat.data.names import Wanted
 from vggfeat.data.records import (
     PARTS,
@@ -89,6 +90,7 @@ def open_caltech(wanted: Wanted) -> Dataset:
         items=items,
         splits=tuple(_split(classes, protocol, seed, same) for seed in range(1, SPLITS + 1)),
         ignored=tuple(sorted(ignored)),
+        notes=(example("left out, not named *.jpg", ignored, "files"),) if ignored else (),
     )
 
 

@@ -151,7 +151,9 @@ class Dataset:
         classes: K names, in the order of the label columns.
         items: Sorted by id.
         splits: One or more.
-        ignored: Files that were found and are not images.
+        ignored: What was found and left out.
+        notes: A line for each kind of thing that was left out, renamed or merged: what, how many,
+            and one of them.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Dataset:
     items: tuple[Item, ...]
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         whole = {item.id: item.image for item in self.items if item.image is not None}
