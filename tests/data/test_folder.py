@@ -16,7 +16,7 @@ from vggfeat.data.folder import item_id
 from vggfeat.data.records import Dataset, Kind, Part, Split
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 from vggfeat.files.sources import FileSource
-from vggfeat.files.suffixes import image_suffixes
+from vggfeat.files.suffixes import SUFFIXES
 
 FEW = (*(f"cat/{i}.jpg" for i in range(6)), *(f"dog/{i}.jpg" for i in range(3)))
 
@@ -255,7 +255,7 @@ def test_images_beside_the_classes_are_ignored_and_named(tmp_path: Path) -> None
     assert [item.id for item in dataset.items] == list(FEW)
 
 
-@pytest.mark.parametrize("suffix", [*sorted(image_suffixes()), ".JPG", ".Png", ".Jp2"])
+@pytest.mark.parametrize("suffix", [*sorted(SUFFIXES), ".JPG", ".Png", ".Jp2"])
 def test_every_usual_ending_is_an_image(tmp_path: Path, suffix: str) -> None:
     dataset = open_folder(grow(tmp_path, [f"photo{suffix}"]))
     assert [item.id for item in dataset.items] == [f"photo{suffix}"]

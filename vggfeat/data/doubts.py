@@ -24,11 +24,9 @@ def doubts_of_names(dataset: Dataset) -> list[str]:
     classes = _alike(dataset.classes, _loosely)
     images = _alike((item.id for item in dataset.items), _nfc)
     found = [
-        f"{what}: {len(pairs)}, the first are {_shown(pairs[0])}"
-        for what, pairs in (
-            ("classes whose names look alike, read as different ones", classes),
-            ("images whose names look the same, read as different ones", images),
-        )
+        f"{len(pairs)} {what} have names that look like others', and are read apart, the first is "
+        f"{_shown(pairs[0])}"
+        for what, pairs in (("classes", classes), ("images", images))
         if pairs
     ]
     if dataset.kind is not Kind.ONE_CLASS:
@@ -53,19 +51,19 @@ def doubts_of_bytes(dataset: Dataset, digests: Mapping[str, str]) -> list[str]:
     twins: dict[str, str] = {}
     for split in dataset.splits:
         for part, image, earlier, other in _in_two_parts(split, digests):
-            pair = f"{named[image]!r} of {part} is {named[other]!r} of {earlier}"
+            pair = f"{named[image]!r} of {part}, which is {named[other]!r} of {earlier}"
             twins.setdefault(image, pair)
     found = []
     if twins:
         found.append(
             f"{len(twins)} images have the same bytes as one of another part, so that the score "
-            f"may be too high: {twins[min(twins)]}"
+            f"may be too high, the first is {twins[min(twins)]}"
         )
     if dataset.kind is Kind.ONE_CLASS and (pairs := _of_two_classes(dataset, digests)):
         (image, name), (other, other_name) = pairs[0]
         found.append(
-            f"{len(pairs)} images have the same bytes as one of another class: "
-            f"{named[image]!r} of {name!r} is {named[other]!r} of {other_name!r}"
+            f"{len(pairs)} images have the same bytes as one of another class, the first is "
+            f"{named[image]!r} of {name!r}, which is {named[other]!r} of {other_name!r}"
         )
     return found
 
@@ -100,12 +98,12 @@ def _of_two_classes(dataset: Dataset, digests: Mapping[str, str]) -> list[tuple[
 
 def _absent(classes: tuple[str, ...], split: Split) -> Iterator[str]:
     for name, part in zip(PARTS, split.parts, strict=True):
-        there = (part.labels > 0).any(axis=0)
-        absent = [label for label, has in zip(classes, there, strict=True) if not has]
+        counts = (part.labels > 0).sum(axis=0).tolist()
+        absent = [label for label, count in zip(classes, counts, strict=True) if not count]
         if absent and part.ids:
             yield (
-                f"classes without an image in {name}: {len(absent)} of {len(classes)}, the first "
-                f"is {absent[0]!r}"
+                f"{len(absent)} of {len(classes)} classes have no image in {name}, the first is "
+                f"{absent[0]!r}"
             )
 
 
@@ -130,4 +128,4 @@ def _loosely(name: str) -> str:
 def _shown(pair: _Pair) -> str:
     """Return two names, in ASCII where nothing else would tell them apart."""
     show = ascii if _nfc(pair[0]) == _nfc(pair[1]) else repr
-    return f"{show(pair[0])} and {show(pair[1])}"
+    return f"{show(pair[1])} beside {show(pair[0])}"

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vggfeat.data.layout import Layout, arrange, example
+from vggfeat.data.layout import Layout, arrange
 from vggfeat.data.names import Wanted
+from vggfeat.data.notes import Notes
 from vggfeat.data.records import (
     Dataset,
     Item,
@@ -21,7 +22,7 @@ from vggfeat.data.records import (
 )
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ImageNotFoundError
 from vggfeat.files.sources import FileSource
-from vggfeat.files.suffixes import named_as_image, suffix_counts
+from vggfeat.files.suffixes import SUFFIXES, suffix_counts
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +70,12 @@ def open_folder(wanted: Wanted) -> Dataset:
             "Check the path.",
         )
     items = sorted_items(Item(i, FileSource(path)) for i, path in found.images)
-    layout = arrange([item.id for item in items], found.folders, str(root), wanted.seed)
+    notes = found.notes
+    layout = arrange([item.id for item in items], found.folders, str(root), wanted.seed, notes)
     split = _split(layout, same_files(items))
     kept = set(split.ids)
     beside = [item.id for item in items if item.id not in kept]
+    notes.tell(_log)
     return Dataset(
         name=wanted.name,
         kind=layout.kind,
@@ -80,7 +83,6 @@ def open_folder(wanted: Wanted) -> Dataset:
         items=tuple(item for item in items if item.id in kept),
         splits=(split,),
         ignored=tuple(sorted([*found.others, *found.hidden, *beside])),
-        notes=(*found.notes, *layout.notes),
     )
 
 
@@ -138,29 +140,32 @@ class _Found:
     closed: list[str] = field(default_factory=list)
 
     @property
-    def notes(self) -> list[str]:
-        """A line for each kind of thing that is no image."""
+    def notes(self) -> Notes:
+        """What is left out, and why."""
+        notes = Notes()
         counts = suffix_counts(self.others)
-        kinds = (
-            (f"left out, no suffix of an image that is read ({counts})", self.others, "files"),
-            ("left out, hidden or of the system", self.hidden, "files and folders"),
-            ("left out, links to a folder above", self.above, "links"),
-            ("left out, cannot be listed", self.closed, "folders"),
-        )
-        return [example(what, found, kind) for what, found, kind in kinds if found]
+        for what, found in (
+            (f"files have no suffix of an image that is read ({counts})", self.others),
+            ("files and folders are hidden or of the system", self.hidden),
+            ("links lead to a folder above themselves", self.above),
+            ("folders cannot be listed", self.closed),
+        ):
+            for one in sorted(found):
+                notes.warn(f"{what}, and are left out", repr(one))
+        return notes
 
     @property
     def instead(self) -> str:
-        """What it holds that are no images, to stand behind a message; "" if there is nothing."""
-        return f" ({'; '.join(self.notes)})" if self.notes else ""
+        """What it holds that is no image, to stand behind a message; "" if there is nothing."""
+        lines = self.notes.lines()
+        return f" ({'; '.join(lines)})" if lines else ""
 
 
 def _images_below(folder: Path) -> list[Path]:
     found = _scan(folder)
     if not found.images:
         raise ImageNotFoundError(f"'{folder}' holds no image{found.instead}.", _EXPECTED)
-    for note in found.notes:
-        _log.warning("'%s': %s", folder, note)
+    found.notes.tell(_log)
     return [path for _, path in sorted(found.images)]
 
 
@@ -193,7 +198,7 @@ def _scan(root: Path) -> _Found:
             own = item_id(relative / name)
             if _is_hidden(name):
                 found.hidden.append(own)
-            elif named_as_image(name):
+            elif (here / name).suffix.lower() in SUFFIXES:
                 found.images.append((own, here / name))
             else:
                 found.others.append(own)

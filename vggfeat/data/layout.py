@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vggfeat.data.notes import Notes
 from vggfeat.data.records import PARTS, Kind
 from vggfeat.data.split import divided, without_val
 from vggfeat.errors import DatasetError
@@ -40,13 +41,11 @@ class Layout:
         kind: What the labels are.
         classes: Their names, sorted.
         chosen: The images of each part, with their classes; all are test where there are none.
-        notes: What is renamed, merged or left out for where it stands, a line each.
     """
 
     kind: Kind
     classes: tuple[str, ...]
     chosen: Chosen
-    notes: tuple[str, ...]
 
 
 class _Tree:
@@ -56,22 +55,25 @@ class _Tree:
         place: The folder, for messages.
         ids: Of its images.
         folders: All its folders, as far as they are known.
+        notes: Hear what is renamed, merged or left out for where it stands.
 
     Attributes:
         place: As given.
         paths: The images' names, id → from the outermost folder to the file.
         holding: The folders that hold an image, at whatever depth.
         empty: The other folders.
-        notes: What there is to tell.
+        notes: As given.
     """
 
-    def __init__(self, place: str, ids: Iterable[str], folders: Iterable[str]) -> None:
+    def __init__(
+        self, place: str, ids: Iterable[str], folders: Iterable[str], notes: Notes
+    ) -> None:
         self.place = place
+        self.notes = notes
         self.paths = {i: tuple(i.split("/")) for i in ids}
         parents = {path[:-1] for path in self.paths.values()}
         self.holding = {path[:k] for path in parents for k in range(1, len(path) + 1)}
         self.empty = {tuple(one.split("/")) for one in folders} - self.holding
-        self.notes: list[str] = []
         self._below: dict[_Path, set[str]] = {}
         for path in self.holding:
             self._below.setdefault(path[:-1], set()).add(path[-1])
@@ -80,19 +82,10 @@ class _Tree:
         """Return the names of the folders with images that stand directly in `base`."""
         return self._below.get(base, set())
 
-    def note(self, what: str, found: Collection[str], kind: str = "images") -> None:
-        """Note what became of some things; nothing where there are none."""
-        if found:
-            self.notes.append(example(what, found, kind))
-
-
-def example(what: str, found: Collection[str], kind: str = "images") -> str:
-    """Return a line on some things: what became of them, how many they are, and the first.
-
-    >>> example("left out, beside the classes", ["cover.jpg", "back.jpg"])
-    "left out, beside the classes: 2 images, the first is 'back.jpg'"
-    """
-    return f"{what}: {len(found)} {kind}, the first is {min(found)!r}"
+    def warn(self, what: str, found: Iterable[str]) -> None:
+        """Warn of some things: what became of them."""
+        for one in sorted(found):
+            self.notes.warn(what, repr(one))
 
 
 def part_of(name: str) -> str | None:
@@ -106,7 +99,9 @@ def part_of(name: str) -> str | None:
     return _STEMS[found[1]] if found else None
 
 
-def arrange(ids: Sequence[str], folders: Iterable[str], place: str, seed: int) -> Layout:
+def arrange(
+    ids: Sequence[str], folders: Iterable[str], place: str, seed: int, notes: Notes
+) -> Layout:
     """Decide what the images of a folder are.
 
     They have given parts where folders of two parts or more stand side by side, in the folder
@@ -117,12 +112,13 @@ def arrange(ids: Sequence[str], folders: Iterable[str], place: str, seed: int) -
         folders: All folders, as far as they are known.
         place: The folder, for messages.
         seed: Decides the parts that are not given.
+        notes: Hear what is renamed, merged or left out for where it stands.
 
     Raises:
         DatasetError: If it may be read in two ways, if an image of a part has no class, or if a
             class without given parts holds fewer than 3.
     """
-    tree = _Tree(place, ids, folders)
+    tree = _Tree(place, ids, folders, notes)
     base = _base_of_parts(tree)
     if base is not None:
         return _given(tree, base, seed)
@@ -130,7 +126,7 @@ def arrange(ids: Sequence[str], folders: Iterable[str], place: str, seed: int) -
     if not tree.names(()):
         _note_empty(tree, ())
         chosen: Chosen = {"test": [(i, "") for i in ids]}
-        return Layout(kind=Kind.UNLABELLED, classes=(), chosen=chosen, notes=tuple(tree.notes))
+        return Layout(kind=Kind.UNLABELLED, classes=(), chosen=chosen)
     return _by_classes(tree, seed)
 
 
@@ -174,8 +170,7 @@ def _check_no_parts(tree: _Tree) -> None:
                 _EXPECTED,
                 f"Rename {beside!r} if it is a part, or {name!r} if it is none.",
             )
-    classes = [f"{name}/" for name in parts]
-    tree.note("read as classes, since they hold images and no folders", classes, "folders")
+    tree.warn("folders are named as parts, but hold images alone, and are classes", parts)
 
 
 def _lone(place: str, parts: Mapping[str, str]) -> DatasetError:
@@ -191,17 +186,18 @@ def _given(tree: _Tree, base: _Path, seed: int) -> Layout:
     parts = _parts_in(tree.names(base))
     _check_parts(tree.place, parts)
     if base:
-        tree.notes.append(f"the parts {_listed(parts)} are those in the folder '{'/'.join(base)}'")
-    renamed = [f"{name!r} as {part}" for name, part in parts.items() if name != part]
-    if renamed:
-        tree.notes.append(f"read as parts: {', '.join(renamed)}")
+        tree.notes.say(f"the parts {_listed(parts)} are those of the folder '{'/'.join(base)}'")
+    for name, part in parts.items():
+        if name != part:
+            tree.notes.say(f"the folder {name!r} is read as the part {part}")
     n = len(base)
     inside = {
         i: path[n]
         for i, path in tree.paths.items()
         if len(path) > n + 1 and path[:n] == base and path[n] in parts
     }
-    tree.note(f"left out, beside the parts {_listed(parts)}", tree.paths.keys() - inside.keys())
+    beside = tree.paths.keys() - inside.keys()
+    tree.warn(f"images stand beside the parts {_listed(parts)}, and are left out", beside)
     levels = {name: n + 1 + _doubled(tree, (*base, name)) for name in parts}
     rows = _classed(tree, {i: levels[name] for i, name in inside.items()})
     chosen: Chosen = {part: [] for part in PARTS}
@@ -214,7 +210,7 @@ def _given(tree: _Tree, base: _Path, seed: int) -> Layout:
         for name, members in _members(train).items():
             for part, some in without_val(members, seed).items():
                 chosen[part] += [(i, name) for i in some]
-    return Layout(kind=Kind.ONE_CLASS, classes=classes, chosen=chosen, notes=tuple(tree.notes))
+    return Layout(kind=Kind.ONE_CLASS, classes=classes, chosen=chosen)
 
 
 def _check_parts(place: str, parts: Mapping[str, str]) -> None:
@@ -237,7 +233,8 @@ def _doubled(tree: _Tree, folder: _Path) -> int:
     direct = any(len(p) == n + 1 and p[:n] == folder for p in tree.paths.values())
     if direct or len(names) != 1 or part_of(*names) != part_of(folder[-1]):
         return 0
-    tree.notes.append(f"passed over, since it stands alone in its part: '{'/'.join(folder)}/...'")
+    again = "/".join((*folder, *names))
+    tree.notes.say(f"the folder '{again}' stands alone in its part, and is read as the part")
     return 1
 
 
@@ -251,13 +248,11 @@ def _classed(tree: _Tree, levels: Mapping[str, int]) -> dict[str, str]:
             "Expected PART/CLASS/IMAGE.",
             "Put it into the folder of its class, or list the images in a CSV file (csv:PATH).",
         )
-    tree.note(
-        "of the class above their sub-folder",
-        [i for i, p in paths.items() if len(p) > levels[i] + 2],
-    )
+    deeper = [i for i, path in paths.items() if len(path) > levels[i] + 2]
+    tree.warn("images are in sub-folders of their class, which are no classes", deeper)
     found = {i: path[levels[i]] for i, path in paths.items()}
     other = {name for name in found.values() if _nfc(name) != name}
-    tree.note("normalised to Unicode NFC, and merged where they look the same", other, "class names")
+    tree.warn("class names are normalised to Unicode NFC, and merged where they look alike", other)
     return {i: _nfc(name) for i, name in found.items()}
 
 
@@ -267,7 +262,8 @@ def _nfc(name: str) -> str:
 
 def _by_classes(tree: _Tree, seed: int) -> Layout:
     rows = _classed(tree, {i: 0 for i, path in tree.paths.items() if len(path) > 1})
-    tree.note("left out, beside the folders of the classes", tree.paths.keys() - rows.keys())
+    beside = tree.paths.keys() - rows.keys()
+    tree.warn("images stand beside the folders of the classes, and are left out", beside)
     classes = _members(rows)
     chosen: Chosen = {part: [] for part in PARTS}
     for name, members in classes.items():
@@ -276,14 +272,13 @@ def _by_classes(tree: _Tree, seed: int) -> Layout:
     below = {name for top in tree.names(()) for name in tree.names((top,))}
     if len(classes) == 1 and below:
         only = min(tree.names(()))
-        tree.notes.append(
+        tree.notes.say(
             f"the only class, {only!r}, has sub-folders, the first is {min(below)!r}: if these "
-            f"are the classes, pass 'folder:{tree.place}/{only}'"
+            f"are the classes, pass 'folder:{tree.place}/{only}'",
+            warn=True,
         )
     _note_empty(tree, classes.keys())
-    return Layout(
-        kind=Kind.ONE_CLASS, classes=tuple(classes), chosen=chosen, notes=tuple(tree.notes)
-    )
+    return Layout(kind=Kind.ONE_CLASS, classes=tuple(classes), chosen=chosen)
 
 
 def _members(rows: Mapping[str, str]) -> dict[str, list[str]]:
@@ -314,10 +309,10 @@ def _note_empty(
         level = (levels or {}).get(folder[n], n) if inside else -1
         if len(folder) == level + 1 and _nfc(folder[-1]) not in classes:
             found.append("/".join(folder))
-    tree.note("neither class nor part, since no image is in them", found, "folders")
+    tree.warn("folders hold no image, and are neither class nor part", found)
     hollow = {part_of(one.rpartition("/")[2]) for one in found} - {*map(part_of, levels or ())}
     if levels and "val" in hollow:
-        tree.notes.append("a fifth of train becomes val, whose own folder holds no image")
+        tree.notes.say("a fifth of train becomes val, whose folder holds no image", warn=True)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -152,8 +152,6 @@ class Dataset:
         items: Sorted by id.
         splits: One or more.
         ignored: What was found and left out.
-        notes: A line for each kind of thing that was left out, renamed or merged: what, how many,
-            and one of them.
     """
 
     name: str
@@ -162,7 +160,6 @@ class Dataset:
     items: tuple[Item, ...]
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         whole = {item.id: item.image for item in self.items if item.image is not None}

@@ -92,8 +92,8 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
     name = recipe.dataset
     dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
     check_measure(recipe, one_class=dataset.kind is not Kind.MULTI_LABEL)
-    for note in (*dataset.notes, *doubts_of_names(dataset)):
-        _log.warning("%s", note)
+    for doubt in doubts_of_names(dataset):
+        _log.warning("%s", doubt)
     if short := lacking(dataset):
         _log.warning("%s is not whole: %s; its score is not the published task's", name, short)
     return dataset.limited(recipe.limit)

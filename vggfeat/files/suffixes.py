@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import PurePosixPath
 
 from PIL import Image, features
@@ -19,30 +18,21 @@ _FURTHER = {  # of files that Pillow opens and whose suffix it does not know, or
     ".pjpeg": "JPEG",
     ".mpo": "JPEG",
 }
-_NO_RANGE = {".pfm"}  # floats, of which nothing says what is black and what white
 _SHOWN = 5  # suffixes in a line
 
 
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of images, in lower case, with their dot."""
+def _readable() -> frozenset[str]:
     Image.init()
-    readable = {
+    formats = {
         name
         for name in IMAGE_FORMATS
         if name in Image.OPEN and (name not in _CODECS or features.check(_CODECS[name]))
     }
     registered = {**Image.registered_extensions(), **_FURTHER}
-    return frozenset(s for s, name in registered.items() if name in readable) - _NO_RANGE
+    return frozenset(suffix for suffix, name in registered.items() if name in formats)
 
 
-def named_as_image(name: str) -> bool:
-    """Return whether a file has the suffix of an image, in any case.
-
-    >>> named_as_image("tom.JPG"), named_as_image("tom"), named_as_image("tom.txt")
-    (True, False, False)
-    """
-    return PurePosixPath(name).suffix.lower() in image_suffixes()
+SUFFIXES = _readable()  # in lower case, with their dot
 
 
 def suffix_counts(names: Sequence[str]) -> str:
