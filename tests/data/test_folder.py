@@ -364,7 +364,7 @@ def test_caltech_101_is_read_whole(shared: Path) -> None:
 def test_parts_without_train_or_test_are_no_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
     grow(tmp_path, [f"{part}/cat/{n}.jpg" for part in parts for n in range(4)])
     with pytest.raises(
-        DatasetError, match=rf"has only {' and '.join(parts)} in it.*train and test"
+        DatasetError, match=rf"has images in {' and '.join(parts)} only.*train and test"
     ):
         open_folder(tmp_path)
 

@@ -175,7 +175,7 @@ def _check_no_parts(tree: _Tree) -> None:
 
 def _lone(place: str, parts: Mapping[str, str]) -> DatasetError:
     return DatasetError(
-        f"'{place}' has only {' and '.join(parts)} in it.",
+        f"'{place}' has images in {' and '.join(parts)} only.",
         _EXPECTED,
         "Add what is missing, rename val to test to score on it, or take the level of the parts "
         "away.",
