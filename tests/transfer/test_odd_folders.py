@@ -39,6 +39,7 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(photo(60, 60, seed)).save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "csv"])
 def test_equal_bytes_in_train_and_test_are_told_by_extract_and_in_the_result(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
@@ -71,5 +72,7 @@ def test_one_class_has_descriptors_but_no_svm(tmp_path: Path) -> None:
     root = tmp_path / "archive"
     for number in range(4):
         draw(root / "photos" / ("cat", "dog")[number % 2] / f"{number}.png", seed=number)
-    with pytest.raises(DatasetError, match="has one class only, 'photos'. .* folders further down"):
+    with pytest.raises(
+        DatasetError, match=r"has one class only, 'photos'\. .* folders further down"
+    ):
         evaluate(recipe(f"folder:{root}"), machine_below(tmp_path), Watch())
