@@ -14,10 +14,10 @@ from vggfeat.data.records import Dataset, Item, Kind, Part, Split, sorted_items
 from vggfeat.files.digests import UNREADABLE
 from vggfeat.files.sources import FileSource
 
+Rows = Sequence[Sequence[tuple[str, str]]]  # (id, class) of train, val and test
 
-def dataset_of(
-    parts: Sequence[Sequence[tuple[str, str]]], kind: Kind = Kind.ONE_CLASS, names: str = ""
-) -> Dataset:
+
+def dataset_of(parts: Rows, kind: Kind = Kind.ONE_CLASS, names: str = "") -> Dataset:
     """Make a data set of the (id, class) pairs of train, val and test."""
     pairs = [pair for part in parts for pair in part]
     classes = tuple(names.split(",")) if names else tuple(sorted({name for _, name in pairs}))
@@ -57,7 +57,7 @@ def test_equal_bytes_in_two_parts_are_counted_once_each() -> None:
 
 
 def test_equal_bytes_in_one_part_say_nothing_of_the_score() -> None:
-    parts = ([("a", "cat"), ("b", "cat"), ("c", "dog")], [], [("d", "cat"), ("e", "dog")])
+    parts: Rows = ([("a", "cat"), ("b", "cat"), ("c", "dog")], [], [("d", "cat"), ("e", "dog")])
     digests = {"a": sha(1), "b": sha(1), "c": sha(1), "d": sha(4), "e": sha(5)}
     assert doubts_of_bytes(dataset_of(parts), digests) == [
         "1 images have the same bytes as one of another class, the first is 'c' of 'dog', which is "
@@ -69,7 +69,7 @@ def test_equal_bytes_in_one_part_say_nothing_of_the_score() -> None:
 def test_images_that_cannot_be_read_are_not_the_same_and_paths_are_not_published() -> None:
     assert doubts_of_bytes(dataset_of(SOUND), dict.fromkeys("abcdef", UNREADABLE)) == []
     assert doubts_of_bytes(dataset_of(SOUND), {}) == []
-    parts = ([("/home/me/a.jpg", "cat")], [], [("/home/me/b.jpg", "cat")])
+    parts: Rows = ([("/home/me/a.jpg", "cat")], [], [("/home/me/b.jpg", "cat")])
     (line,) = doubts_of_bytes(dataset_of(parts), {i: sha(0) for ((i, _),) in (parts[0], parts[2])})
     assert line.endswith("'b.jpg' of test, which is 'a.jpg' of train")
 
@@ -120,7 +120,7 @@ def test_other_classes_do_not_look_alike() -> None:
 
 
 def test_images_whose_names_look_the_same_are_told_and_kept() -> None:
-    parts = (
+    parts: Rows = (
         [("cat/u\u0308.jpg", "cat"), ("dog/1.jpg", "dog")],
         [],
         [("cat/ü.jpg", "cat"), ("d", "dog")],
@@ -133,7 +133,7 @@ def test_images_whose_names_look_the_same_are_told_and_kept() -> None:
 
 
 def test_classes_without_an_image_in_a_part_are_told() -> None:
-    parts = ([("a", "cat"), ("b", "dog")], [("c", "cat")], [("e", "cat"), ("f", "emu")])
+    parts: Rows = ([("a", "cat"), ("b", "dog")], [("c", "cat")], [("e", "cat"), ("f", "emu")])
     assert doubts_of_names(dataset_of(parts)) == [
         "1 of 3 classes have no image in train, the first is 'emu'",
         "2 of 3 classes have no image in val, the first is 'dog'",
@@ -143,5 +143,5 @@ def test_classes_without_an_image_in_a_part_are_told() -> None:
 
 
 def test_an_only_class_is_told() -> None:
-    parts = ([("a", "cat")], [("c", "cat")], [("e", "cat")])
+    parts: Rows = ([("a", "cat")], [("c", "cat")], [("e", "cat")])
     assert doubts_of_names(dataset_of(parts)) == ["'cat' is the only class: no SVM can be fitted"]
