@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 
 class Notes:
@@ -40,19 +39,6 @@ class Notes:
         """Log a line for each kind: its number, what it is, the first example."""
         for (level, what), examples in self._found.items():
             log.log(level, "%s", _line(what, examples))
-
-
-def warn_of_like_classes(notes: Notes, classes: Iterable[str]) -> None:
-    """Note classes whose names differ in case or blanks alone; each stays a class of its own."""
-    first: dict[str, str] = {}
-    for name in classes:
-        other = first.setdefault("".join(name.casefold().split()).replace("_", ""), name)
-        if other != name:
-            notes.warn(
-                "classes have a name that differs from another's in case or blanks alone, and are "
-                "classes of their own",
-                f"{name!r} beside {other!r}",
-            )
 
 
 def _line(what: str, examples: list[str]) -> str:
