@@ -45,7 +45,7 @@ OUTSIDE = {  # package → the only places that may import it
     "umap": {"looking"},
     "pyarrow": {"looking"},
     "numba": {"classify", "nets"},
-    "PIL": {"extraction", "transformer", "demo", "report"},
+    "PIL": {"files", "extraction", "transformer", "demo", "report"},
     "matplotlib": set(),  # of the benchmarks alone
     "jinja2": {"report"},
     "tomli_w": {"report"},

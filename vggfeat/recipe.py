@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from vggfeat.classify.measures import measure_of
-from vggfeat.data.names import NAMED, known, own_measure, slug
+from vggfeat.data.names import NAMED, expanded, known, own_measure, place_of, slug
 from vggfeat.errors import RecipeError, nearest
 from vggfeat.nets.architectures import TAPS, architecture
 from vggfeat.nets.precisions import PRECISIONS
@@ -171,8 +171,13 @@ class Draft(_Record):
     @classmethod
     def _known_dataset(cls, value: str) -> str:
         known(value)
-        kind, colon, path = value.partition(":")
-        return f"{kind}:{Path(path)}" if colon else value  # "photos/" is "photos"
+        kind, colon, _ = value.partition(":")
+        return f"{kind}:{place_of(value)}" if colon else value  # "photos/" is "photos"
+
+    @field_validator("weights")
+    @classmethod
+    def _at_home(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(expanded, value))
 
     @field_validator("models")
     @classmethod
@@ -453,6 +458,11 @@ class Machine(_Record):
     on_error: Literal["record", "raise"] = "record"
     offline: bool = False
     verify_images: bool = False
+
+    @field_validator("data_root", "cache", "results")
+    @classmethod
+    def _at_home(cls, value: Path) -> Path:
+        return Path(expanded(str(value)))
 
     @property
     def memory_bytes(self) -> int | None:

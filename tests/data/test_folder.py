@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vggfeat.data import open_dataset
-from vggfeat.data.folder import SUFFIXES, item_id
+from vggfeat.data.folder import item_id
 from vggfeat.data.records import Dataset, Kind, Part, Split
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 from vggfeat.files.sources import FileSource
+from vggfeat.files.suffixes import SUFFIXES
 
 FEW = (*(f"cat/{i}.jpg" for i in range(6)), *(f"dog/{i}.jpg" for i in range(3)))
 
@@ -248,13 +250,112 @@ def test_what_is_no_image_is_ignored_and_named(tmp_path: Path) -> None:
     assert [item.id for item in dataset.items] == list(FEW)
 
 
+def told(caplog: pytest.LogCaptureFixture, root: Path) -> list[str]:
+    """Open a folder, and return the lines that are told of it."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "vggfeat"):
+        open_folder(root)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_what_has_another_suffix_is_counted_by_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = grow(tmp_path, FEW)
+    assert told(caplog, root) == []
+    grow(root, ["cat/a.heic", "cat/b.HEIC", "emu/0.heic", "cat/labels/1.txt", "dog/jpg"])
+    assert told(caplog, root) == [
+        "5 files have no suffix of an image that is read (3 .heic, 1 .txt, 1 without a suffix), "
+        "and are left out, the first is 'cat/a.heic'",
+        "1 folders hold no image, and are neither class nor part, the first is 'emu'",
+    ]
+    with pytest.raises(DatasetError, match=r"holds no image \(1 files have no suffix .*1 \.heic\)"):
+        open_folder(root / "emu")
+
+
+HIDDEN = (
+    *(
+        ".ipynb_checkpoints/0.jpg",
+        "cat/.thumbnails/0.jpg",
+        ".git/objects/0.jpg",
+        "__MACOSX/cat/0.jpg",
+    ),
+    *("__MACOSX/cat/._0.jpg", "cat/._0.jpg", ".DS_Store", "dog/Thumbs.db", "desktop.ini"),
+    *("cat/@eaDir/0.jpg/SYNOPHOTO_THUMB_M.jpg", "$RECYCLE.BIN/0.jpg", "lost+found/0.jpg"),
+    *("#recycle/0.jpg", "System Volume Information/0.jpg", "dog/.hidden.PNG", ".Trash-1000/0.jpg"),
+    *("__pycache__/x.pyc", "cat/THUMBS.DB", "@Recycle/cat/0.jpg", "LOST.DIR/0.jpg"),
+)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("below", ["", "train/"], ids=["classes", "parts"])
+def test_what_is_hidden_or_of_the_system_is_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hidden: str, below: str
+) -> None:
+    ids = [f"{below}{i}" for i in FEW]
+    ids += [f"test/{i}" for i in FEW] if below else []
+    root = grow(tmp_path / ".cache" / "photos", [*ids, f"{below}{hidden}"])
+    assert [item.id for item in open_folder(root).items] == sorted(ids)
+    (line,) = told(caplog, root)
+    start, _, example_ = line.partition(", the first is ")
+    assert start == "1 files and folders are hidden or of the system, and are left out"
+    assert f"{below}{hidden}/".startswith(example_.strip("'") + "/")
+
+
+@given(st.sets(st.sampled_from(HIDDEN), min_size=1))
+@settings(max_examples=30, deadline=None)
+def test_a_store_of_an_older_version_has_its_hidden_images_left_out(strays: set[str]) -> None:
+    """Such a store holds rows of `.ipynb_checkpoints`, which were a class then."""
+    dataset = open_folder(Path("nowhere"), stored_ids=[*FEW, *strays])
+    assert dataset.splits[0].ids == FEW
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.ignored == tuple(sorted(strays))
+
+
+def test_what_cannot_be_followed_or_listed_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = grow(tmp_path, [*FEW, "emu/0.jpg"])
+    (root / "cat" / "up").symlink_to("..")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("emu"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert told(caplog, root) == [
+        "1 links lead to a folder above themselves, and are left out, the first is 'cat/up'",
+        "1 folders cannot be listed, and are left out, the first is 'emu'",
+        "1 folders hold no image, and are neither class nor part, the first is 'emu'",
+    ]
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard", "folder"])
+def test_one_file_in_two_parts_is_refused_however_it_is_linked(tmp_path: Path, link: str) -> None:
+    ids = given_parts({"train/cat": 3, "train/dog": 3, "test/cat": 3, "test/dog": 3})
+    root = grow(tmp_path, ids)
+    original = root / "train" / "cat" / "000.jpg"
+    if link == "symbolic":
+        (root / "test" / "cat" / "again.jpg").symlink_to(
+            Path("..", "..", "test", "..", "train/cat/000.jpg")
+        )
+    elif link == "hard":
+        (root / "test" / "cat" / "again.jpg").hardlink_to(original)
+    else:
+        (root / "test" / "emu").symlink_to(original.parent)
+    with pytest.raises(DatasetError, match=r"\d images are in (train|val) and in test, the first"):
+        open_folder(root)
+
+
 def test_images_beside_the_classes_are_ignored_and_named(tmp_path: Path) -> None:
     dataset = open_folder(grow(tmp_path, [*FEW, "cover.jpg"]))
     assert "cover.jpg" in dataset.ignored
     assert [item.id for item in dataset.items] == list(FEW)
 
 
-@pytest.mark.parametrize("suffix", [*sorted(SUFFIXES), ".JPG", ".Png"])
+@pytest.mark.parametrize("suffix", [*sorted(SUFFIXES), ".JPG", ".Png", ".Jp2"])
 def test_every_usual_ending_is_an_image(tmp_path: Path, suffix: str) -> None:
     dataset = open_folder(grow(tmp_path, [f"photo{suffix}"]))
     assert [item.id for item in dataset.items] == [f"photo{suffix}"]
@@ -363,7 +464,7 @@ def test_caltech_101_is_read_whole(shared: Path) -> None:
 def test_parts_without_train_or_test_are_no_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
     grow(tmp_path, [f"{part}/cat/{n}.jpg" for part in parts for n in range(4)])
     with pytest.raises(
-        DatasetError, match=rf"has only {' and '.join(parts)} in it.*train and test"
+        DatasetError, match=rf"has images in {' and '.join(parts)} only.*train and test"
     ):
         open_folder(tmp_path)
 

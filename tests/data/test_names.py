@@ -14,11 +14,20 @@ from hypothesis import strategies as st
 
 from vggfeat.data import open_dataset
 from vggfeat.data.catalogue import published, published_dataset, published_for
-from vggfeat.data.names import NAMED, PATTERNS, NamedDataset, Wanted, known, proxy_of, slug
+from vggfeat.data.names import (
+    NAMED,
+    PATTERNS,
+    NamedDataset,
+    Wanted,
+    known,
+    place_of,
+    proxy_of,
+    slug,
+)
 from vggfeat.data.records import Dataset, Item, Kind, Part, Split
-from vggfeat.errors import RecipeError
+from vggfeat.errors import DatasetNotFoundError, RecipeError
 from vggfeat.files.sources import FileSource
-from vggfeat.recipe import Recipe
+from vggfeat.recipe import Machine, Recipe
 
 PACKAGE = Path(__file__).resolve().parents[2] / "vggfeat"
 FIVE, THREE = (256, 384, 512, 640, 768), (256, 384, 512)
@@ -188,3 +197,37 @@ def test_equal_last_parts_have_different_slugs() -> None:
 @settings(max_examples=100, deadline=None)
 def test_any_name_has_a_slug_that_may_stand_in_a_file_name(path: str) -> None:
     assert set(slug(f"folder:{path}")) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv", "voc"])
+def test_a_tilde_is_the_home_folder_behind_a_colon(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    named = Recipe.build({"dataset": f"{kind}:~/photos/", "models": ["vgg16"]}, "a test").dataset
+    assert named == f"{kind}:{tmp_path}/photos"  # as if the shell had written it
+    assert place_of(f"{kind}:~/photos") == tmp_path / "photos"
+    with pytest.raises(DatasetNotFoundError, match=f"Looked for '{tmp_path}/photos"):
+        open_dataset(f"{kind}:~/photos", Path("unused"))
+
+
+def test_a_tilde_elsewhere_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("./~/photos", "photos/~", "photos~", "~nobody-of-that-name/photos"):
+        assert place_of(f"folder:{name}") == Path(name)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(RecipeError, match="Did you mean 'folder:~/photos'"):
+        known("~/photos")
+
+
+def test_a_tilde_is_the_home_folder_in_paths_of_recipe_and_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell expands `--cache=~/store`, a variable or a recipe."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folders = {"data_root": Path("~/data"), "cache": Path("~/store"), "results": Path("~")}
+    machine = Machine.build(folders)
+    assert (machine.data_root, machine.cache) == (tmp_path / "data", tmp_path / "store")
+    assert machine.results == tmp_path
+    values = {"dataset": "voc2007", "models": ["vgg16"], "weights": ["~/vgg16.pth"]}
+    assert Recipe.build(values, "a test").weights == (f"{tmp_path}/vgg16.pth",)

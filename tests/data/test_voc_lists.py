@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vggfeat.data.folder import SUFFIXES
 from vggfeat.data.notes import Notes
 from vggfeat.data.voc_lists import image_paths, read_ids, read_labels
 from vggfeat.errors import DatasetError
+from vggfeat.files.suffixes import SUFFIXES
 
 
 def written(folder: Path, data: str | bytes) -> Path:

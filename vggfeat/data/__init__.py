@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggfeat.data.names import NAMED, Wanted, opener
+from vggfeat.data.names import NAMED, Wanted, opener, place_of
 
 if TYPE_CHECKING:
     from vggfeat.data.records import Dataset
@@ -29,5 +29,5 @@ def open_dataset(
         DatasetError: If it contradicts itself.
     """
     load = opener(name)
-    root = data_root if name in NAMED else Path(name.partition(":")[2])
+    root = data_root if name in NAMED else place_of(name)
     return load(Wanted(name=name, root=root, seed=seed, stored_ids=stored_ids))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vggfeat.data.names import Wanted
+from vggfeat.data.notes import Notes
 from vggfeat.data.records import (
     PARTS,
     Dataset,
@@ -20,6 +22,8 @@ from vggfeat.data.records import (
 from vggfeat.data.split import hash_order
 from vggfeat.errors import DatasetError, DatasetNotFoundError
 from vggfeat.files.sources import FileSource
+
+_log = logging.getLogger(__name__)
 
 SPLITS = 3
 _VAL_SHARE = 0.2  # of the training images
@@ -81,6 +85,10 @@ def open_caltech(wanted: Wanted) -> Dataset:
                 f"The protocol takes {protocol.train} to train and needs one to test.",
                 f"`vggfeat datasets verify {name}` says what is there.",
             )
+    notes = Notes()
+    for stray in sorted(ignored):
+        notes.add("files are not named *.jpg, and are left out", repr(stray))
+    notes.tell(_log)
     same = same_files(items)
     return Dataset(
         name=name,

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path, PurePath
 
-from vggfeat.data.folder import SUFFIXES
 from vggfeat.data.notes import Notes
 from vggfeat.data.records import PARTS
 from vggfeat.data.split import part_of
 from vggfeat.data.table import SEPARATORS, Table
 from vggfeat.errors import DatasetError, nearest
+from vggfeat.files.suffixes import SUFFIXES
 
 # What a column may be called, in any case, with any blanks or signs between its words. The first
 # line that a list has a name of counts; two names of one line are refused.

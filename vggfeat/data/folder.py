@@ -5,31 +5,39 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from vggfeat.data.layout import Layout, arrange
 from vggfeat.data.names import Wanted
+from vggfeat.data.notes import Notes
 from vggfeat.data.records import (
-    PARTS,
     Dataset,
     Item,
-    Kind,
     Split,
     one_class_part,
     same_files,
     sorted_items,
     unlabelled_split,
 )
-from vggfeat.data.split import divided, without_val
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ImageNotFoundError
 from vggfeat.files.sources import FileSource
+from vggfeat.files.suffixes import SUFFIXES, suffix_counts
 
 _log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+# What systems and network drives put beside the user's files, casefolded. A leading dot hides as
+# well: .DS_Store, ._tom.jpg of macOS, .ipynb_checkpoints, .git, .Trash-1000, ...
+_SYSTEM = frozenset(
+    {
+        *("__macosx", "icon\r", "network trash folder", "temporary items"),
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
+        *("lost+found", "lost.dir", "__pycache__"),
+        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
+    }
 )
-_Chosen = dict[str, list[tuple[str, str]]]  # part → (id, class) of its images
-_EXPECTED = f"Expected files ending in {', '.join(sorted(SUFFIXES))}."
+_EXPECTED = "Expected files with the suffix of an image, as .jpg, .png, .webp or .tif."
 
 
 def open_folder(wanted: Wanted) -> Dataset:
@@ -38,39 +46,43 @@ def open_folder(wanted: Wanted) -> Dataset:
     Dataset format: `<class>/<image>`; or `train|val|test/<class>/<image>` where the parts are
     given (without val, 20 % of train become it); or images alone, which have no labels. Without
     given parts each class is ordered by a hash of seed and id: the first 20 % are test, 20 % of
-    the rest val, at least one image each.
+    the rest val, at least one image each. docs/data.md says what each thing in a folder becomes.
 
     Args:
         wanted: Its root is the folder, its seed enters the hash.
 
     Raises:
         DatasetNotFoundError: If there is no such folder.
-        DatasetError: If it holds no image, a class holds fewer than 3, or one file is in two parts.
+        DatasetError: If it holds no image, may be read in two ways, a class holds fewer than 3, or
+            one file is in two parts.
     """
     root = wanted.root
-    ignored: list[str] = []
     if wanted.stored_ids is not None:
-        items = sorted_items(Item(i, FileSource(root / i)) for i in wanted.stored_ids)
+        found = _stored(root, wanted.stored_ids)
     elif root.is_dir():
-        items = sorted_items(Item(i, FileSource(path)) for i, path in _scan(root, ignored))
+        found = _scan(root)
     else:
         raise DatasetNotFoundError(wanted.name, [root], "Check the path.")
-    if not items:
+    if not found.images:
         raise DatasetError(
-            f"'{root}' holds no image.",
+            f"'{root}' holds no image{found.instead}.",
             _EXPECTED,
             "Check the path.",
         )
-    kind, classes, chosen = _arrange([item.id for item in items], wanted.seed)
-    split = _split(chosen, classes, same_files(items))
+    items = sorted_items(Item(i, FileSource(path)) for i, path in found.images)
+    notes = found.notes
+    layout = arrange([item.id for item in items], found.folders, str(root), wanted.seed, notes)
+    split = _split(layout, same_files(items))
     kept = set(split.ids)
+    beside = [item.id for item in items if item.id not in kept]
+    notes.tell(_log)
     return Dataset(
         name=wanted.name,
-        kind=kind,
-        classes=classes,
+        kind=layout.kind,
+        classes=layout.classes,
         items=tuple(item for item in items if item.id in kept),
         splits=(split,),
-        ignored=(*sorted(ignored), *(item.id for item in items if item.id not in kept)),
+        ignored=tuple(sorted([*found.others, *found.hidden, *beside])),
     )
 
 
@@ -107,79 +119,107 @@ def item_id(relative: Path) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What a folder holds, by id.
+
+    Attributes:
+        images: Files with the suffix of an image, and where they are.
+        folders: Those that were looked into.
+        others: Files with another suffix.
+        hidden: Files and folders that are hidden, or of the system.
+        above: Links to a folder above themselves, which would repeat everything, again and again.
+        closed: Folders that cannot be listed.
+    """
+
+    images: list[tuple[str, Path]] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    above: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> Notes:
+        """What is left out, and why."""
+        notes = Notes()
+        counts = suffix_counts(self.others)
+        for what, found in (
+            (f"files have no suffix of an image that is read ({counts})", self.others),
+            ("files and folders are hidden or of the system", self.hidden),
+            ("links lead to a folder above themselves", self.above),
+            ("folders cannot be listed", self.closed),
+        ):
+            for one in sorted(found):
+                notes.warn(f"{what}, and are left out", repr(one))
+        return notes
+
+    @property
+    def instead(self) -> str:
+        """What it holds that is no image, to stand behind a message; "" if there is nothing."""
+        lines = self.notes.lines()
+        return f" ({'; '.join(lines)})" if lines else ""
+
+
 def _images_below(folder: Path) -> list[Path]:
-    ignored: list[str] = []
-    found = sorted(_scan(folder, ignored))
-    if not found:
-        raise ImageNotFoundError(f"'{folder}' holds no image.", _EXPECTED)
-    if ignored:
-        count, first = len(ignored), min(ignored)
-        _log.info("%d files in '%s' are no images, the first is '%s'", count, folder, first)
-    return [path for _, path in found]
+    found = _scan(folder)
+    if not found.images:
+        raise ImageNotFoundError(f"'{folder}' holds no image{found.instead}.", _EXPECTED)
+    found.notes.tell(_log)
+    return [path for _, path in sorted(found.images)]
 
 
-def _scan(root: Path, ignored: list[str]) -> Iterable[tuple[str, Path]]:
-    """Yield id and path of the images below a folder; `ignored` gets the ids of other files."""
-    for folder, folders, files in os.walk(root, followlinks=True):
-        here = Path(folder).resolve()
-        # a link to a folder above would repeat everything, again and again
-        folders[:] = sorted(f for f in folders if not here.is_relative_to((here / f).resolve()))
-        for file in sorted(files):
-            path = Path(folder) / file
-            relative = item_id(path.relative_to(root))
-            if path.suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield relative, path
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM
+
+
+def _scan(root: Path) -> _Found:
+    """Look through a folder, links to other folders included."""
+    found = _Found()
+
+    def closed(error: OSError) -> None:
+        found.closed.append(item_id(Path(error.filename).relative_to(root)))
+
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=closed):
+        here, real = Path(folder), Path(folder).resolve()
+        relative = here.relative_to(root)
+        entered = []
+        for name in sorted(folders):
+            own = item_id(relative / name)
+            if _is_hidden(name):
+                found.hidden.append(own)
+            elif real.is_relative_to((real / name).resolve()):
+                found.above.append(own)
             else:
-                ignored.append(relative)
+                found.folders.append(own)
+                entered.append(name)
+        folders[:] = entered
+        for name in sorted(files):
+            own = item_id(relative / name)
+            if _is_hidden(name):
+                found.hidden.append(own)
+            elif (here / name).suffix.lower() in SUFFIXES:
+                found.images.append((own, here / name))
+            else:
+                found.others.append(own)
+    return found
 
 
-def _arrange(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], _Chosen]:
-    """Return the kind, the classes, and of each part the ids with their classes."""
-    parts = {PurePosixPath(i).parts[0] for i in ids if "/" in i}
-    if {"train", "test"} <= parts <= set(PARTS):
-        return _arrange_given(ids, seed)
-    if parts and parts <= set(PARTS):
-        raise DatasetError(
-            f"The folder has only {' and '.join(sorted(parts))} in it.",
-            "Expected train and test, and if wanted val, or one sub-folder per class.",
-            "Add what is missing, or take the level of train, val and test away.",
-        )
-    labelled = [i for i in ids if "/" in i]
-    if not labelled:
-        return Kind.UNLABELLED, (), {"test": [(i, "") for i in ids]}
-    chosen: _Chosen = {part: [] for part in PARTS}
-    classes = _by_class(labelled, depth=0)
-    for name, members in classes.items():
-        for part, some in divided(members, seed, name).items():
-            chosen[part] += [(i, name) for i in some]
-    return Kind.ONE_CLASS, tuple(classes), chosen
-
-
-def _arrange_given(ids: Sequence[str], seed: int) -> tuple[Kind, tuple[str, ...], _Chosen]:
-    unclassed = [i for i in ids if i.count("/") < 2]
-    if unclassed:
-        raise DatasetError(f"Image {unclassed[0]!r} has no class.", "Expected PART/CLASS/IMAGE.")
-    classes = tuple(_by_class(ids, depth=1))
-    chosen: _Chosen = {part: [] for part in PARTS}
+def _stored(root: Path, ids: Sequence[str]) -> _Found:
+    """Return what the ids of a store say of the folder that it was made of."""
+    found = _Found()
     for i in ids:
-        part, name = PurePosixPath(i).parts[:2]
-        chosen[part].append((i, name))
-    if not chosen["val"]:
-        train, chosen["train"] = chosen["train"], []
-        for name, members in _by_class([i for i, _ in train], depth=1).items():
-            for part, some in without_val(members, seed).items():
-                chosen[part] += [(i, name) for i in some]
-    return Kind.ONE_CLASS, classes, chosen
+        if any(map(_is_hidden, i.split("/"))):  # stores of older versions have such images
+            found.hidden.append(i)
+        else:
+            found.images.append((i, root / i))
+    return found
 
 
-def _by_class(ids: Iterable[str], depth: int) -> dict[str, list[str]]:
-    classes: dict[str, list[str]] = {}
-    for i in ids:
-        classes.setdefault(PurePosixPath(i).parts[depth], []).append(i)
-    return dict(sorted(classes.items()))
-
-
-def _split(chosen: _Chosen, classes: tuple[str, ...], same: Mapping[str, str]) -> Split:
-    if not classes:
-        return unlabelled_split([i for i, _ in chosen["test"]])
-    return Split(**{part: one_class_part(rows, classes, same) for part, rows in chosen.items()})
+def _split(layout: Layout, same: Mapping[str, str]) -> Split:
+    if not layout.classes:
+        return unlabelled_split([i for i, _ in layout.chosen["test"]])
+    parts = {
+        part: one_class_part(rows, layout.classes, same) for part, rows in layout.chosen.items()
+    }
+    return Split(**parts)

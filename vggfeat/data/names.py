@@ -136,12 +136,29 @@ def known(name: str) -> NamedDataset:
         return NAMED[name]
     if kind in PATTERNS and path:
         return PATTERNS[kind]
-    if name and os.path.isdir(name):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
+    if name and os.path.isdir(expanded(name)):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
         raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'folder:{name}'?")
     if name.endswith(".csv"):
         raise RecipeError(f"Unknown data set {name!r}.", f"Did you mean 'csv:{name}'?")
     valid = [*NAMED, *(f"{pattern}:PATH" for pattern in PATTERNS)]
     raise RecipeError(f"Unknown data set {name!r}.", nearest(name, valid))
+
+
+def expanded(path: str) -> str:
+    """Return a path with the home folder in the place of a leading `~`.
+
+    No shell puts it there behind a colon, behind `=`, in a variable or in a recipe. A `~` of a user
+    that is not known stays.
+
+    >>> expanded("photos/~"), expanded("~nobody-of-that-name/photos")
+    ('photos/~', '~nobody-of-that-name/photos')
+    """
+    return os.path.expanduser(path)  # noqa: PTH111  (Path.expanduser raises where there is none)
+
+
+def place_of(name: str) -> Path:
+    """Return the PATH of "voc:PATH", "folder:PATH", "csv:PATH"."""
+    return Path(expanded(name.partition(":")[2]))
 
 
 def opener(name: str) -> Callable[[Wanted], Dataset]:
@@ -175,7 +192,7 @@ def own_measure(name: str) -> str:
     record = known(name)
     if record.measured_by is None:
         return record.measure
-    found = _loaded(record.measured_by)(Path(name.partition(":")[2]))
+    found = _loaded(record.measured_by)(place_of(name))
     if found is None:
         return record.measure
     measure, reason = found

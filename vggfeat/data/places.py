@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vggfeat.data.folder import SUFFIXES, item_id
+from vggfeat.data.folder import item_id
 from vggfeat.data.notes import Notes
+from vggfeat.files.suffixes import SUFFIXES
 
 _ELSEWHERE = re.compile(r"[A-Za-z]:[\\/]|\\\\|[a-z]+://")  # a drive, a share, an address
 _MOST_FOLDERS = 100  # that are looked into for a hint

@@ -151,7 +151,7 @@ class Dataset:
         classes: K names, in the order of the label columns.
         items: Sorted by id.
         splits: One or more.
-        ignored: Files that were found and are not images.
+        ignored: What was found and left out.
     """
 
     name: str

@@ -1,27 +1,41 @@
-"""Parts by hash: the same on every platform, for ever."""
+"""What parts are called, and parts by hash: the same on every platform, for ever."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from vggfeat.errors import DatasetError
 
-_NAMES: Mapping[str, str] = {  # what a list calls a part, in small letters → the part
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+_STEMS: Mapping[str, str] = {  # what folders and lists call a part → the part
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
 }
+# train2017, seg_train, training_set, Test Images, images-val, ... in any case
+_PART = re.compile(
+    rf"(?:images?|imgs?|data|seg)?({'|'.join(_STEMS)})(?:set|data|dataset|images?|imgs?|split)?\d{{0,4}}"
+)
 _SHARE = 0.2  # of the images that become test, and of the rest that become val
 
 
 def part_of(name: str) -> str | None:
-    """Return which part is called so, in any case; None for any other name.
+    """Return which part a folder or list means by that name; None for any other.
 
-    >>> part_of("Validation"), part_of("cat")
-    ('val', None)
+    >>> part_of("valid"), part_of("Training_Set"), part_of("images-test"), part_of("cat")
+    ('val', 'train', 'test', None)
     """
-    return _NAMES.get(name.strip().casefold())
+    plain = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+    found = _PART.fullmatch(plain)
+    return _STEMS[found[1]] if found else None
 
 
 def hash_order(ids: Iterable[str], seed: int) -> list[str]:

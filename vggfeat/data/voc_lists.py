@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.data.folder import SUFFIXES
 from vggfeat.data.notes import Notes
 from vggfeat.data.places import Place, Places
 from vggfeat.data.text import read_text
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
+from vggfeat.files.suffixes import SUFFIXES
 
 LABELS: Mapping[str, int] = {"1": 1, "+1": 1, "-1": -1, "0": 0}
 IMAGE_FOLDERS = ("JPEGImages", "images")

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from vggfeat.data.annotation import is_difficult, object_name, read_objects
-from vggfeat.data.folder import SUFFIXES
 from vggfeat.data.names import Wanted
 from vggfeat.data.notes import Notes
 from vggfeat.data.records import PARTS, Dataset, Item, Kind, Labels, Part, Split, sorted_items
@@ -20,6 +19,7 @@ from vggfeat.data.voc import MAIN, val_as_test
 from vggfeat.data.voc_lists import IMAGE_FOLDERS, image_paths, read_ids, read_labels
 from vggfeat.errors import DatasetError, DatasetNotFoundError, ListNotFoundError
 from vggfeat.files.sources import FileSource
+from vggfeat.files.suffixes import SUFFIXES
 
 _log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vggfeat.data import open_dataset
 from vggfeat.data.catalogue import PublishedDataset, published_for
+from vggfeat.data.doubts import doubts_of_names
 from vggfeat.data.local import fetch_dataset, lacking
 from vggfeat.data.records import Dataset, Kind
 from vggfeat.errors import DatasetNotFoundError, WeightsNotFoundError
@@ -91,9 +92,8 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
     name = recipe.dataset
     dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
     check_measure(recipe, one_class=dataset.kind is not Kind.MULTI_LABEL)
-    if dataset.ignored:
-        count, first = len(dataset.ignored), dataset.ignored[0]
-        _log.info("%d files are no images and are left out, the first is '%s'", count, first)
+    for doubt in doubts_of_names(dataset):
+        _log.warning("%s", doubt)
     if short := lacking(dataset):
         _log.warning("%s is not whole: %s; its score is not the published task's", name, short)
     return dataset.limited(recipe.limit)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from vggfeat import child
+from vggfeat.data.doubts import doubts_of_bytes
 from vggfeat.extraction.fill import fill
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import provide
 from vggfeat.recipe import Machine, Recipe, device_names
 from vggfeat.watch import Watch
+
+_log = logging.getLogger(__name__)
 
 
 def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
@@ -30,6 +34,9 @@ def extract(recipe: Recipe, machine: Machine, watch: Watch) -> list[Path]:
     machine = machine.model_copy(update={"device": first})
     dataset = provide(recipe, machine, watch)
     jobs = [job_of(recipe, machine, dataset, which, watch) for which in recipe.described]
+    images = [item.image or item.id for item in jobs[0].items]
+    for doubt in doubts_of_bytes(dataset, dict(zip(images, jobs[0].digests, strict=True))):
+        _log.warning("%s", doubt)
     with _working_on(others if not all(job.complete for job in jobs) else [], recipe, machine):
         return fill(jobs, machine, watch)
 

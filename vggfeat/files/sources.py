@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # Pillow opens no other one
+# Pillow opens no other one; docs/data.md says why. TGA is last: many a file may pass for one.
+IMAGE_FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"),
+    *("DIB", "QOI", "DDS", "SGI", "SUN", "PCX", "DCX", "MSP", "XBM", "XPM", "TGA"),
+)
 
 State = tuple[str, int, int, int, int]
 

@@ -246,7 +246,7 @@ class Result(_Record):
         recipe: The complete recipe, checked again when a result is read.
         recipe_fingerprint: Of the recipe, with all its paths as they were, and the weights.
         kind: "multi-label" or "one class".
-        ignored: Files that were found and are not images.
+        ignored: Files and folders that were found and left out.
         stores: One for each net.
         descriptor_size: Of what the SVM sees.
         splits: One or more.

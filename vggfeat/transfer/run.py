@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from vggfeat.data.doubts import doubts_of_bytes
 from vggfeat.data.records import PARTS, Dataset, Item, Kind, published_ids
 from vggfeat.errors import (
     DatasetError,
@@ -32,7 +33,7 @@ from vggfeat.report.result import (
 from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.fit import fit_and_score, timed
 from vggfeat.transfer.origin import as_run, origin, place_of_run, places, way_upwards
-from vggfeat.transfer.samples import Block, blocks_of, read_sample, used_store
+from vggfeat.transfer.samples import Block, blocks_of, image_digests, read_sample, used_store
 from vggfeat.transfer.score import (
     Evaluation,
     result_of,
@@ -57,13 +58,14 @@ def evaluate(
 
     Raises:
         StoreNotFoundError: If a store is not there.
-        DatasetError: If the data set has no labels, or no image to train with.
+        DatasetError: If the data set has no labels, one class only, or no image to train with.
         VggfeatError: As the rooms say.
     """
     seconds: dict[str, float] = {}
     with open_blocks(recipe, machine, watch, stores) as (dataset, blocks):
         ids = dataset.splits[0].ids if len(dataset.splits) == 1 else [i.id for i in dataset.items]
         used = tuple(used_store(block, ids, recipe) for block in blocks)
+        doubts = [f"{doubt}." for doubt in doubts_of_bytes(dataset, image_digests(blocks[0]))]
         described = [block.store.seconds for block in blocks]
         if None not in described:
             seconds["describe images"] = sum(one for one in described if one is not None)
@@ -78,8 +80,9 @@ def evaluate(
             fitted = fit_and_score(samples, dataset.classes, recipe, machine, watch, seconds)
             with timed(seconds, "measure"):
                 runs.append(split_run(samples, fitted, dataset, recipe, index))
-    result = result_of(recipe, dataset, used, runs, seconds).published()
-    return Evaluation(result=result, runs=tuple(runs), origin=origin(recipe, used))
+    result = result_of(recipe, dataset, used, runs, seconds)
+    result = result.model_copy(update={"warnings": (*result.warnings, *doubts)})
+    return Evaluation(result=result.published(), runs=tuple(runs), origin=origin(recipe, used))
 
 
 @contextmanager
@@ -100,7 +103,7 @@ def open_blocks(
 
     Raises:
         StoreNotFoundError: If a store is not there; what is nearest to it is told.
-        DatasetError: If the data set has no labels.
+        DatasetError: If the data set has no labels, or one class only.
         VggfeatError: As the rooms say.
     """
     with ExitStack() as opened:
@@ -112,6 +115,12 @@ def open_blocks(
                 f"{recipe.dataset!r} has no labels.",
                 "An SVM needs one sub-folder per class.",
                 "`vggfeat extract` alone gives its descriptors.",
+            )
+        if dataset.kind is Kind.ONE_CLASS and len(dataset.classes) == 1:
+            raise DatasetError(
+                f"{recipe.dataset!r} has one class only, {dataset.classes[0]!r}.",
+                "An SVM tells two or more apart.",
+                "Add images of another; or if the classes are folders further down, name theirs.",
             )
         for which in recipe.described[len(held) :]:
             path = _found_store(recipe, machine, dataset, which, watch)

@@ -116,6 +116,16 @@ def fused(held: Sequence[Rows], recipe: Recipe) -> Descriptors:
     )
 
 
+def image_digests(block: Block) -> dict[str, str]:
+    """Return the SHA-256 of each image's file, 64 hexadecimal digits, by the image's id."""
+    held = dict(zip(block.store.ids, block.store.image_digests(), strict=True))
+    return {
+        item.image or item.id: held[item.id].tobytes().hex()
+        for item in block.rows.items
+        if item.id in held
+    }
+
+
 def used_store(block: Block, ids: Sequence[str], recipe: Recipe) -> StoreUsed:
     """Return what a result says of a store, over the rows of some items."""
     store = block.store
