@@ -180,7 +180,7 @@ def test_an_unreadable_image_is_a_row_of_nan_or_an_error(
     for _ in range(2):
         x = net(cache=cache).transform(paths)
         assert np.isnan(x).all(axis=1).tolist() == [False, False, True, False]
-    assert "2.png is unreadable: it is no image of a known format" in caplog.text
+    assert "2.png is unreadable: it is text, and no image of a known format" in caplog.text
     with pytest.raises(ImageReadError, match=r"2\.png' cannot be read"):
         net(cache=cache, on_error="raise").transform(paths)
     assert np.isfinite(net(cache=cache, on_error="raise").transform(paths[:2])).all()

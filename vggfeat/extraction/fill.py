@@ -17,6 +17,7 @@ from vggfeat.extraction.calibration import calibrated
 from vggfeat.extraction.find import tell_near_matches
 from vggfeat.extraction.job import StoreJob, in_one_pass
 from vggfeat.extraction.plan import plan_of, plans_of
+from vggfeat.extraction.remarks import tell_alike
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.devices import device_of
 from vggfeat.nets.precisions import PRECISIONS
@@ -72,7 +73,7 @@ def fill(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> list[Path]
         if lacking := [job for job in some if not _is_there(job)]:
             _make(lacking, machine, watch)
         for job in some:
-            _tell_unreadable(job.folder / DESCRIPTORS, machine)
+            _tell(job.folder / DESCRIPTORS, machine)
     return [job.folder / DESCRIPTORS for job in jobs]
 
 
@@ -86,7 +87,8 @@ def _is_there(job: StoreJob) -> bool:
     return there
 
 
-def _tell_unreadable(path: Path, machine: Machine) -> None:
+def _tell(path: Path, machine: Machine) -> None:
+    """Log what the owner of a complete store has to know of its rows."""
     with DescriptorStore.open(path) as store:
         if count := len(store.unreadable):
             if machine.on_error == "raise":
@@ -94,6 +96,7 @@ def _tell_unreadable(path: Path, machine: Machine) -> None:
             _log.warning(
                 "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
             )
+        tell_alike(store)
 
 
 def _make(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> None:
@@ -178,6 +181,7 @@ def described(
                 for task, rows in extractor.run(_tasks(own, number, extractor.plan.canvas)):
                     blocks |= zip((place[tap] for tap in task.taps), rows, strict=True)
             yield tuple(blocks[job.folder] for job in jobs)
+        describers[0][1].remarks.tell()  # every pass has read the same images
 
 
 def _commit_shards(
@@ -232,6 +236,7 @@ def _commit_shards(
                 _commit(stores[tap], task, rows, notes, seconds)
                 committed += 1
             watch.check(_RESUME)
+        extractor.remarks.tell()
     return committed
 
 
