@@ -36,7 +36,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 _ORIENTATION = 0x0112  # the EXIF tag
 _BITS = 258  # the TIFF tag BitsPerSample
 _WHITE = 65535  # of 16 bits
-_DIM = 4096  # of 16 bits, what 12 never reach
+DIM = 4096  # of 16 bits, what 12 never reach
 _TURNS = {  # what undoes each orientation
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -156,11 +156,11 @@ def picture(item: Item, *, whole: bool) -> bytes:
     return buffer.getvalue()
 
 
-def as_file(image: Image.Image | Pixels, name: str) -> bytes:
+def as_file(image: Image.Image, name: str) -> bytes:
     """Return an image in memory as the bytes of a file, without loss.
 
     Args:
-        image: (H, W, 3) uint8 in RGB, or an image of Pillow, which is turned to RGB as in `decode`.
+        image: It is turned to RGB as in `decode`, and stays as it is.
         name: For messages.
 
     Returns:
@@ -171,7 +171,7 @@ def as_file(image: Image.Image | Pixels, name: str) -> bytes:
     """
     try:
         # a copy is the frame that is shown, and leaves the caller's image as it is
-        rgb = _as_rgb(image.copy()) if isinstance(image, Image.Image) else Image.fromarray(image)
+        rgb = _as_rgb(image.copy())
     except MemoryError:
         raise
     except Exception as error:  # an image that is not yet loaded is decoded here
@@ -288,9 +288,14 @@ def _from_integers(image: Image.Image, note: Note) -> Image.Image:
         wide[wide == clear] = 0
     if getattr(image, "tag_v2", {}).get(_BITS) == (12,):  # which Pillow leaves as they are
         return Image.fromarray(((wide * 255 + 2047) // 4095).astype(np.uint8)).convert("RGB")
-    if 0 < highest < _DIM:
+    if 0 < highest < DIM:
         note(remarks.DARK, f"at most {highest}")
-    return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
+    return Image.fromarray(from_16_bits(wide)).convert("RGB")
+
+
+def from_16_bits(values: npt.NDArray[np.integer]) -> Pixels:
+    """Bring 0 to 65535 to 0 to 255, to the nearest."""
+    return ((values.astype(np.int64, copy=False) + 128) // 257).astype(np.uint8)
 
 
 def from_unit(values: npt.NDArray[np.floating]) -> Pixels:

@@ -75,7 +75,12 @@ class Remarks:
             shown = f" ({detail})" if detail else ""
             what, remedy = remark.what, as_clause(remark.remedy)
             _log.warning("%d images %s, the first is '%s'%s; %s", count, what, image, shown, remedy)
-        self._count, self._first = {}, {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._count.clear()
+        self._first.clear()
 
 
 def tell_alike(store: DescriptorStore) -> None:

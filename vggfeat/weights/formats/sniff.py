@@ -249,4 +249,5 @@ def recognise(path: Path) -> Format:
 
 def _something_else(head: bytes, tail: bytes) -> Kind:
     checkpoint = (_CHECKPOINT,) if tail == _TABLE_MAGIC else ()
-    return next(kind for kind in (*_OTHERS, *checkpoint, *_TEXTS, _UNKNOWN) if kind.fits(head))
+    choices: tuple[Kind, ...] = (*_OTHERS, *checkpoint, *_TEXTS, _UNKNOWN)
+    return next(kind for kind in choices if kind.fits(head))
