@@ -60,6 +60,7 @@ def test_grey_and_alpha_have_the_bits_of_their_files(tmp_path: Path) -> None:
         assert np.array_equal(thin([one, other]), from_files)
 
 
+@pytest.mark.slow
 def test_the_net_is_read_once_for_equal_arguments(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,10 @@ def test_settings_are_those_of_the_transformer(path: Path) -> None:
         describe(path, model="vgg61")
     with pytest.raises(TypeError, match="scale"):
         describe(path, model="vgg16-thin", scale=224)
+
+
+@pytest.mark.slow
+def test_other_settings_give_the_rows_of_the_transformer(path: Path) -> None:
     several = {**THIN, "scales": (224, 256)}
     own = VggDescriptor("vgg16-thin", **several).transform([path])
     assert np.array_equal(describe(path, "vgg16-thin", **several), own[0])
