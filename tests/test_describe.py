@@ -66,7 +66,12 @@ def test_the_net_is_read_once_for_equal_arguments(
 ) -> None:
     read: list[object] = []
     original: Callable[..., Any] = fill._net
-    monkeypatch.setattr(fill, "_net", lambda jobs: read.append(jobs) or original(jobs))
+
+    def reading(jobs: object) -> Any:  # noqa: ANN401  (a net)
+        read.append(jobs)
+        return original(jobs)
+
+    monkeypatch.setattr(fill, "_net", reading)
     first = thin(path, weights="random:7")
     assert np.array_equal(thin(PIXELS, weights="random:7"), first)
     assert np.array_equal(thin([PIXELS, photo(80, 80, 1)], weights="random:7")[0], first)

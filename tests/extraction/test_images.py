@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from vggfeat.data.records import Item
 from vggfeat.errors import ImageReadError
@@ -38,7 +38,7 @@ from vggfeat.extraction.images import (
 )
 from vggfeat.extraction.metadata import without_metadata
 from vggfeat.extraction.remarks import Remark
-from vggfeat.files.sources import FileSource
+from vggfeat.files.sources import IMAGE_FORMATS, FileSource
 
 Box = tuple[int, int, int, int]
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # without symmetry
@@ -563,7 +563,7 @@ from pathlib import Path
 from vggfeat.data.records import Item
 from vggfeat.errors import ImageReadError
 from vggfeat.extraction.images import decode, read_size
-from vggfeat.files.sources import FileSource
+from vggfeat.files.sources import IMAGE_FORMATS, FileSource
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     item = Item(path.name, FileSource(path))
@@ -910,6 +910,19 @@ def test_a_name_that_says_another_format_is_told(name: str, kind: str, told: boo
     decode(item, encode(NOISE, kind, **options), found.__setitem__)
     found.pop(remarks.FRAMES, None)
     assert found == ({remarks.MISNAMED: kind} if told else {})
+
+
+@pytest.mark.parametrize(("name", "told"), [("a.jpg", {remarks.MISNAMED: "AVIF"}), ("a.avif", {})])
+def test_avif_is_told_where_it_is_read_under_another_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: dict[Remark, str]
+) -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow knows no AVIF")
+    monkeypatch.setattr(images, "IMAGE_FORMATS", (*IMAGE_FORMATS, "AVIF"))
+    found: dict[Remark, str] = {}
+    item = Item("image", FileSource(Path(name)))
+    assert decode(item, encode(NOISE, "AVIF"), found.__setitem__).size == (9, 8)
+    assert found == told
 
 
 # --- boxes --------------------------------------------------------------------------------------
