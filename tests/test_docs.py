@@ -153,21 +153,23 @@ def test_the_page_on_python_runs_as_it_stands(
     said: list[str] = []
     namespace: dict[str, object] = {}
     described = []
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for block in blocks:
         exec(compile(block, "python.md", "exec"), namespace)
         said.append(capsys.readouterr().out)
         described.append(sum(forwards))
         forwards.clear()
-    assert said[0] == "(10, 1024) float32\n"
-    assert said[1] == "(3, 1024)\n"
-    assert described[2] == 10 * 2 * 2  # images, scales, sides: the search adds none
-    assert "mean_class_recall" in said[3]
-    assert "(2, 2, 512)" in said[4]
-    ap2007, ap2010 = map(float, said[5].split())
+    assert said[0].split() == printed_beside(blocks[0])
+    assert said[1] == "(10, 1024) float32\n"
+    assert said[2] == "(3, 1024)\n"
+    assert described[3] == 10 * 2 * 2  # images, scales, sides: the search adds none
+    assert "mean_class_recall" in said[4]
+    assert "(2, 2, 512)" in said[5]
+    ap2007, ap2010 = map(float, said[6].split())
     assert (ap2007, ap2010) == pytest.approx((28 / 33, 5 / 6))
-    assert said[6].startswith("('cats', 'dogs') (10, 2)\nphotos/cats/0.jpg (")
-    assert len(described) == 7
-    assert described[6] == 0
+    assert said[7].startswith("('cats', 'dogs') (10, 2)\nphotos/cats/0.jpg (")
+    assert len(described) == 8
+    assert described[7] == 0
 
 
 def printed_beside(block: str) -> list[str]:

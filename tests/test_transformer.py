@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
@@ -180,7 +182,7 @@ def test_an_unreadable_image_is_a_row_of_nan_or_an_error(
     for _ in range(2):
         x = net(cache=cache).transform(paths)
         assert np.isnan(x).all(axis=1).tolist() == [False, False, True, False]
-    assert "2.png is unreadable: it is no image of a known format" in caplog.text
+    assert "2.png is unreadable: it is text, and no image of a known format" in caplog.text
     with pytest.raises(ImageReadError, match=r"2\.png' cannot be read"):
         net(cache=cache, on_error="raise").transform(paths)
     assert np.isfinite(net(cache=cache, on_error="raise").transform(paths[:2])).all()
@@ -206,9 +208,13 @@ class Frame:
         (Frame(), r"shape \(3, 1\)"),
         (np.zeros((300, 300, 3), np.uint8), r"X has the shape \(300, 300, 3\).*a list of them"),
         (np.zeros((4, 7)), r"X has the shape \(4, 7\)"),
-        ([np.zeros((300, 300), np.uint8)], r"X\[0\] is an array of shape \(300, 300\) .*uint8"),
-        ([np.zeros((300, 300, 3))], r"X\[0\] .* type float64\. Expected \(H, W, 3\) uint8"),
+        (
+            [np.zeros((300, 300), np.int64)],
+            r"X\[0\] has values of the type int64 from 0 to 0\..*uint8",
+        ),
+        ([np.full((300, 300, 3), 9.0)], r"X\[0\] .* float64 from 9 to 9\. .* Divide them by 255"),
         ([np.zeros((0, 300, 3), np.uint8)], r"X\[0\] is an array of shape \(0, 300, 3\)"),
+        (torch.zeros(3, 30, 40), r"X has the shape \(3, 30, 40\)"),
         ([b"0.png"], r"X\[0\] is of the type bytes"),
         ([1.5], r"X\[0\] is of the type float"),
     ],
@@ -219,12 +225,40 @@ def test_what_is_no_sequence_of_images_is_refused(images: object, said: str) -> 
 
 
 def test_paths_that_lead_nowhere_are_refused(paths: list[Path], tmp_path: Path) -> None:
+    strict = net(on_error="raise")
     with pytest.raises(ImageNotFoundError, match=r"X\[1\]: there is no file '.*gone\.png'"):
-        net().transform([paths[0], tmp_path / "gone.png"])
+        strict.transform([paths[0], tmp_path / "gone.png"])
     with pytest.raises(ImageNotFoundError, match=r"X\[0\]: there is no file"):
-        net().transform([tmp_path])
+        strict.transform([tmp_path])
     with pytest.raises(ImageReadError, match=r"'X\[0\]' cannot be read: it has floating-point"):
-        net().transform([Image.new("F", (300, 300))])
+        strict.transform([Image.new("F", (300, 300), 2)])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_paths_that_lead_nowhere_are_rows_of_nan_where_they_are_recorded(
+    paths: list[Path], tmp_path: Path, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "cache" if kept else None
+    gone = tmp_path / "gone.png"
+    x = net(cache=cache, mirror=False).transform([paths[0], gone, tmp_path, paths[1]])
+    assert np.isnan(x).all(axis=1).tolist() == [False, True, True, False]
+    assert np.isfinite(x[[0, 3]]).all()
+    assert "gone.png is unreadable: No such file or directory" in caplog.text
+    shutil.copy(paths[1], gone)  # it is described once it is there
+    again = net(cache=cache, mirror=False).transform([gone, paths[1]])
+    assert np.array_equal(again[0], again[1])
+    assert np.linalg.norm(again[0] - x[3]) <= BOUND
+
+
+def test_progress_is_shown_on_stderr_if_asked(
+    paths: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = net(mirror=False).transform(paths[:2])
+    assert capsys.readouterr().err == ""
+    assert np.array_equal(net(mirror=False, progress=True).transform(paths[:2]), whole)
+    said = capsys.readouterr()
+    assert re.search(r"^describe: 2 of 2 images, [\d.]+ images/s, 0:00:00 left$", said.err, re.M)
+    assert said.out == ""
 
 
 @pytest.mark.parametrize(
@@ -273,9 +307,10 @@ _ELSEWHERE = {
 def test_every_default_is_the_recipe_s_or_the_machine_s() -> None:
     fields = {**Draft.model_fields, **Machine.model_fields}
     parameters = inspect.signature(VggDescriptor).parameters
-    assert set(parameters) == set(fields) - _ELSEWHERE
+    assert set(parameters) == set(fields) - _ELSEWHERE | {"progress"}
     for name, parameter in parameters.items():
-        if name not in {"models", "cache"}:  # a recipe has no such default, a transformer no place
+        # a recipe has no such default, a transformer no place, a command line always shows it
+        if name not in {"models", "cache", "progress"}:
             assert parameter.default == fields[name].default
 
 

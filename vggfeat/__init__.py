@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vggfeat.store.reader import DescriptorStore
     from vggfeat.transfer.predict import open_trained, predict
     from vggfeat.transfer.run import evaluate, run, write, write_report
-    from vggfeat.transformer import VggDescriptor
+    from vggfeat.transformer import VggDescriptor, describe
     from vggfeat.watch import Watch
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "VggfeatError",
     "Watch",
     "average_precision",
+    "describe",
     "evaluate",
     "extract",
     "mean_class_recall",
@@ -67,6 +68,7 @@ _HOMES = {
     "VggfeatError": "errors",
     "Watch": "watch",
     "average_precision": "classify.measures",
+    "describe": "transformer",
     "evaluate": "transfer.run",
     "extract": "extraction.workers",
     "mean_class_recall": "classify.measures",

@@ -1,4 +1,4 @@
-"""Descriptors as a scikit-learn transformer: images in, one row for each out."""
+"""Descriptors from Python: as a scikit-learn transformer, and in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeAlias, TypeGuard, cast
 
 import numpy as np
 from PIL import Image
@@ -25,9 +25,10 @@ from vggfeat.errors import (
     RecipeError,
     StoreNotFoundError,
 )
-from vggfeat.extraction.fill import described, fill
+from vggfeat.extraction.arrays import InMemory, from_array, from_tensor, is_tensor
+from vggfeat.extraction.fill import Kept, described, fill
 from vggfeat.extraction.find import find_store
-from vggfeat.extraction.images import Pixels, as_file, sha256
+from vggfeat.extraction.images import as_file, sha256
 from vggfeat.extraction.job import StoreJob
 from vggfeat.extraction.plan import job_of
 from vggfeat.extraction.provide import provide_weights
@@ -38,7 +39,7 @@ from vggfeat.store.reader import DescriptorStore
 from vggfeat.transfer.samples import blocks_of, fused, read_fused
 from vggfeat.watch import Watch
 
-ImageLike = str | os.PathLike[str] | Image.Image | Pixels
+ImageLike: TypeAlias = "str | os.PathLike[str] | InMemory"
 
 _DATASET = "folder:images"  # a recipe wants one; it decides the default scales and their use
 _WHO = "VggDescriptor"
@@ -51,7 +52,9 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     It has nothing to learn: `fit` only checks the parameters, and `transform` works without it. The
     rows are those that the same settings give on the command line.
 
-    Images are paths, PIL images, or (H, W, 3) uint8 arrays in RGB, in any mixture.
+    Images are paths, PIL images, arrays of NumPy or tensors of torch, in any mixture. An array is
+    (H, W), (H, W, 1), (H, W, 3) in RGB or (H, W, 4) with alpha, a tensor (C, H, W) or (H, W); their
+    values are uint8, uint16, or floating point in [0, 1]. What is none of these is refused.
 
     Args:
         models: A net, or several for late fusion; `vggfeat models` lists them.
@@ -73,9 +76,10 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         device: As for `vggfeat.Machine`, like all that follow.
         workers: Threads that decode.
         memory: That it may use, "6GB".
-        on_error: An unreadable image: "record" it as a row of NaN, with a warning in the log, or
-            "raise".
+        on_error: An image that is unreadable or not there: "record" it as a row of NaN, with a
+            warning in the log, or "raise".
         offline: Fetch nothing.
+        progress: Show on stderr how far it is: a bar, or lines where there is no terminal.
 
     Example:
         >>> VggDescriptor("vgg16-thin", scales=(256,)).get_feature_names_out()[-1]
@@ -103,6 +107,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         memory: str | None = _M["memory"].default,
         on_error: str = _M["on_error"].default,
         offline: bool = _M["offline"].default,
+        progress: bool = False,
     ) -> None:
         self.models = models
         self.weights = weights
@@ -122,6 +127,7 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.memory = memory
         self.on_error = on_error
         self.offline = offline
+        self.progress = progress
 
     def fit(self, X: Iterable[ImageLike], y: object = None) -> Self:
         """Check the parameters; there is nothing to learn.
@@ -155,12 +161,18 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             WeightsError: If the weights are absent or unknown.
             VggfeatError: As the rooms say.
         """
-        recipe, machine = self._recipe(), self._machine()
-        provide_weights(recipe, machine, Watch())
-        with _as_items(X) as items:
-            dataset = unlabelled(_WHO, {item.id: item for item in items}.values())
-            describe = _not_kept if self.cache is None else _kept
-            x = describe(dataset, recipe, machine)
+        with _as_items(X, "X", must_exist=self.on_error == "raise") as items:
+            return self._describe(items, None)
+
+    def _describe(self, items: Sequence[Item], nets: Kept | None) -> Descriptors:
+        """Describe images, of which some may be the same; `nets` are kept from call to call."""
+        recipe, machine, watch = self._recipe(), self._machine(), self._watch()
+        provide_weights(recipe, machine, watch)
+        dataset = unlabelled(_WHO, {item.id: item for item in items}.values())
+        if self.cache is None:
+            x = _not_kept(dataset, recipe, machine, watch, nets)
+        else:
+            x = _kept(dataset, recipe, machine, watch)
         row_of = {item.id: row for row, item in enumerate(dataset.items)}
         ordered: Descriptors = x[[row_of[item.id] for item in items]]
         return ordered
@@ -205,24 +217,90 @@ class VggDescriptor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         cache = values.pop("cache")
         return Machine.build(values if cache is None else {**values, "cache": Path(cache)})
 
+    def _watch(self) -> Watch:
+        if not self.progress:
+            return Watch()
+        from vggfeat.cli.progress import TerminalWatch, console
 
-def _not_kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors:
+        shown = console()
+        return TerminalWatch(shown, say=shown.print)
+
+
+_LAST = Kept()  # of `describe`, whose calls have no other memory of each other
+
+
+def describe(
+    image: ImageLike | Iterable[ImageLike],
+    model: str | Sequence[str] = "vgg16",
+    **settings: Any,  # noqa: ANN401  (those of VggDescriptor, whose defaults stand there)
+) -> Descriptors:
+    """Describe an image, or several, in one line.
+
+    The net stays in memory for the next call with equal arguments; one that was used before it
+    goes.
+
+    Args:
+        image: A path, a PIL image, an array or a tensor, as for `VggDescriptor`; or several: a
+            sequence of these, an array (n, H, W, C) or a tensor (n, C, H, W).
+        model: A net, or several for late fusion; `vggfeat models` lists them.
+        settings: The other parameters of `VggDescriptor`. Only `on_error` is "raise" unless told
+            otherwise: a single image has no others to go on with.
+
+    Returns:
+        (D,) float32 of length 1 for one image, (n, D) for several.
+
+    Raises:
+        ImageNotFoundError: If a path leads nowhere.
+        ImageReadError: If an image is unreadable.
+        InputError: If an image is of no kind that is known, or leaves open what is meant.
+        RecipeError: If a setting is one that it cannot be.
+        WeightsError: If the weights are absent or unknown.
+
+    Example:
+        >>> describe("cat.jpg", model="vgg61")
+        Traceback (most recent call last):
+        vggfeat.errors.RecipeError: Unknown model 'vgg61'. Did you mean 'vgg16'?
+    """
+    net = VggDescriptor(model, **{"on_error": "raise", **settings})
+    must_exist = net.on_error == "raise"
+    if _is_one(image):
+        with TemporaryDirectory(prefix="vggfeat-") as folder:
+            item = _item(image, "image", Path(folder), must_exist=must_exist)
+            row: Descriptors = net._describe([item], _LAST)[0]
+            return row
+    several = cast("Iterable[ImageLike]", image)
+    with _as_items(several, "image", must_exist=must_exist) as items:
+        return net._describe(items, _LAST)
+
+
+def _is_one(image: ImageLike | Iterable[ImageLike]) -> TypeGuard[ImageLike]:
+    """Tell whether something is one image and no sequence of them."""
+    if is_tensor(image):
+        return image.ndim != 4
+    if isinstance(image, np.ndarray):  # one of texts or objects holds paths
+        return image.ndim != 4 and image.dtype.kind not in "OUS"
+    return isinstance(image, str | bytes | os.PathLike | Image.Image)  # bytes, to be refused
+
+
+def _not_kept(
+    dataset: Dataset, recipe: Recipe, machine: Machine, watch: Watch, nets: Kept | None
+) -> Descriptors:
     """Describe images in memory; no store is looked into."""
     jobs = []
     for which in recipe.described:
-        job = job_of(recipe, machine, dataset, which, Watch())
+        job = job_of(recipe, machine, dataset, which, watch)
         jobs.append(replace(job, donors=()))
-    return np.concatenate([fused(rows, recipe) for rows in described(jobs, machine, Watch())])
+    return np.concatenate([fused(rows, recipe) for rows in described(jobs, machine, watch, nets)])
 
 
-def _kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors:
+def _kept(dataset: Dataset, recipe: Recipe, machine: Machine, watch: Watch) -> Descriptors:
     """Read images' descriptors from stores, which are made where they are not there."""
     ids = [item.id for item in dataset.items]
     with ExitStack() as opened:
-        jobs = [job_of(recipe, machine, dataset, which, Watch()) for which in recipe.described]
+        jobs = [job_of(recipe, machine, dataset, which, watch) for which in recipe.described]
         stores = [
             opened.enter_context(DescriptorStore.open(path))
-            for path in _found_or_made(jobs, recipe, machine)
+            for path in _found_or_made(jobs, recipe, machine, watch)
         ]
         blocks = blocks_of(stores, dataset, recipe)
         if machine.on_error == "raise":
@@ -232,52 +310,66 @@ def _kept(dataset: Dataset, recipe: Recipe, machine: Machine) -> Descriptors:
         return read_fused(blocks, ids, recipe)
 
 
-def _found_or_made(jobs: Sequence[StoreJob], recipe: Recipe, machine: Machine) -> list[Path]:
+def _found_or_made(
+    jobs: Sequence[StoreJob], recipe: Recipe, machine: Machine, watch: Watch
+) -> list[Path]:
     """Return a store that serves each job; those that are not there are made together."""
     found: dict[Path, Path] = {}
     for job in jobs:
         with suppress(StoreNotFoundError):
             found[job.folder] = find_store(job, recipe)
     lacking = [job for job in jobs if job.folder not in found]
-    made = fill(lacking, machine, Watch())
+    made = fill(lacking, machine, watch)
     found |= zip((job.folder for job in lacking), made, strict=True)
     return [found[job.folder] for job in jobs]
 
 
 @contextmanager
-def _as_items(images: Iterable[ImageLike]) -> Iterator[list[Item]]:
-    """Yield images as files: those in memory become temporary ones, without loss."""
+def _as_items(images: Iterable[ImageLike], name: str, *, must_exist: bool) -> Iterator[list[Item]]:
+    """Yield images as files: those in memory become temporary ones, without loss.
+
+    Args:
+        images: Of any kind.
+        name: Of the sequence, for messages.
+        must_exist: Refuse paths that lead nowhere; otherwise they are left to be unreadable.
+    """
     if isinstance(images, str | os.PathLike | Image.Image):
-        wrong = f"X is one image, {images!r}."
+        wrong = f"{name} is one image, {images!r}."
         raise InputError(wrong, _EXPECTED, "Pass a list with it.")
     if not isinstance(images, Iterable):
-        raise InputError(f"X is {images!r}.", _EXPECTED)
+        raise InputError(f"{name} is {images!r}.", _EXPECTED)
     if getattr(images, "ndim", 1) not in {1, 4}:
-        shape = getattr(images, "shape", ())
-        raise InputError(f"X has the shape {shape}.", _EXPECTED, "Pass a list of them.")
+        shape = tuple(getattr(images, "shape", ()))
+        raise InputError(f"{name} has the shape {shape}.", _EXPECTED, "Pass a list of them.")
     with TemporaryDirectory(prefix="vggfeat-") as folder:
-        items = [_item(image, n, Path(folder)) for n, image in enumerate(images)]
+        items = [
+            _item(image, f"{name}[{n}]", Path(folder), must_exist=must_exist)
+            for n, image in enumerate(images)
+        ]
         if not items:
-            raise InputError("X is empty: 0 images.", _EXPECTED)
+            raise InputError(f"{name} is empty: 0 images.", _EXPECTED)
         yield items
 
 
-_EXPECTED = "Expected a sequence of paths, PIL images or (H, W, 3) uint8 arrays."
+_EXPECTED = (
+    "Expected a sequence of paths, PIL images, arrays of NumPy (H, W, C) or tensors of torch "
+    "(C, H, W)."
+)
 
 
-def _item(image: ImageLike, number: int, folder: Path) -> Item:
+def _item(image: ImageLike, name: str, folder: Path, *, must_exist: bool) -> Item:
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        if not path.exists() or path.is_dir():
-            raise ImageNotFoundError(f"X[{number}]: there is no file '{path}'.")
+        if must_exist and (not path.exists() or path.is_dir()):
+            raise ImageNotFoundError(f"{name}: there is no file '{path}'.")
         return Item(item_id(path), FileSource(path))
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            wrong = f"X[{number}] is an array of shape {image.shape} and type {image.dtype}."
-            raise InputError(wrong, "Expected (H, W, 3) uint8, RGB.")
+    if is_tensor(image):
+        image = from_tensor(image, name)
+    elif isinstance(image, np.ndarray):
+        image = from_array(image, name)
     elif not isinstance(image, Image.Image):
-        raise InputError(f"X[{number}] is of the type {type(image).__name__}.", _EXPECTED)
-    data = as_file(image, f"X[{number}]")
+        raise InputError(f"{name} is of the type {type(image).__name__}.", _EXPECTED)
+    data = as_file(image, name)
     path = folder / f"{sha256(data).tobytes().hex()}.ppm"
     path.write_bytes(data)
     return Item(path.name, FileSource(path))  # named by content: the same image is one row

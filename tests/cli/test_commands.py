@@ -295,7 +295,7 @@ def test_bad_images_are_recorded_counted_and_listed(call: CliRunner) -> None:
     unreadable = json.loads(path.with_suffix(".json").read_text())["unreadable"]
     assert unreadable == {
         "empty.jpg": "it is empty",
-        "text.jpg": "it is no image of a known format",
+        "text.jpg": "it is text, and no image of a known format; fetch the image itself",
         "cut.jpg": unreadable["cut.jpg"],
         "lying.jpg": "its header claims more than 178 megapixels",
         "huge.png": "its header claims more than 178 megapixels",

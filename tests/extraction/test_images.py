@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from vggfeat.data.records import Item
 from vggfeat.errors import ImageReadError
-from vggfeat.extraction import images
+from vggfeat.extraction import images, remarks
 from vggfeat.extraction.images import (
     MAX_ASPECT,
     MAX_PIXELS,
@@ -36,7 +36,9 @@ from vggfeat.extraction.images import (
     rescale,
     rescaled_size,
 )
-from vggfeat.files.sources import FileSource
+from vggfeat.extraction.metadata import without_metadata
+from vggfeat.extraction.remarks import Remark
+from vggfeat.files.sources import IMAGE_FORMATS, FileSource
 
 Box = tuple[int, int, int, int]
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # without symmetry
@@ -205,10 +207,69 @@ def test_16_bit_grey_is_scaled_exactly(kind: str) -> None:
     assert np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
 
 
-def test_16_bit_grey_in_32_bits_is_scaled_exactly_and_cut_at_its_range() -> None:
-    values = np.array([[-5, 0, 128, 129, 32768, 65535, 70000]], dtype=np.int32)
+def test_16_bit_grey_in_32_bits_is_scaled_exactly() -> None:
+    values = np.array([[0, 128, 129, 32768, 65535]], dtype=np.int32)
     pixels = decoded(encode(Image.fromarray(values), "TIFF"))
-    assert pixels[0, :, 0].tolist() == [0, 0, 0, 1, 128, 255, 255]
+    assert pixels[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(-5, 300), (0, 65536), (70000, 2 * 10**9)])
+def test_integers_beyond_16_bits_are_refused(lowest: int, highest: int) -> None:
+    values = np.array([[lowest, highest]], dtype=np.int32)
+    with pytest.raises(ImageReadError, match=f"run from {lowest} to {highest}, .*save it with 8"):
+        decoded(encode(Image.fromarray(values), "TIFF"))
+
+
+def tiff(bits: int, photometric: int, data: bytes, width: int, sample_format: int = 1) -> bytes:
+    """Write a little-endian TIFF of one row of grey, from its parts."""
+    numbers = (256, 257, 258, 259, 262, 273, 277, 278, 279, 339)
+    values = (width, 1, bits, 1, photometric, 8, 1, 1, len(data), sample_format)
+    tags = dict(zip(numbers, values, strict=True))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize(
+    ("sample_format", "kind", "values", "expected"),
+    [
+        (1, "<u2", [0, 65535, 32768], [0, 255, 128]),
+        (2, "<i2", [0, 32767, 129], [0, 127, 1]),  # 32767 / 257 = 127.498
+        (1, "<u4", [0, 65535, 257], [0, 255, 1]),
+        (3, "<f4", [0, 1, 0.5], [0, 255, 128]),
+    ],
+)
+def test_samples_of_a_tiff_are_scaled_by_their_type(
+    sample_format: int, kind: str, values: list[float], expected: list[int]
+) -> None:
+    samples = np.array(values, kind)
+    data = tiff(8 * samples.itemsize, 1, samples.tobytes(), 3, sample_format)
+    assert decoded(data)[0, :, 0].tolist() == expected
+
+
+def test_a_tiff_of_12_bits_is_scaled_from_its_own_range() -> None:
+    packed = bytes([0xFF, 0xF8, 0x00, 0x00, 0x80, 0x00])  # 4095, 2048, 8, 0
+    assert decoded(tiff(12, 1, packed, 4))[0, :, 0].tolist() == [255, 128, 0, 0]
+
+
+def test_a_tiff_of_1_bit_may_have_white_or_black_as_its_zero() -> None:
+    for photometric, expected in ((0, [255, 0, 255, 0]), (1, [0, 255, 0, 255])):
+        assert decoded(tiff(1, photometric, b"\x50", 4))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bits_of_either_byte_order_are_one_image(order: str) -> None:
+    values = np.arange(0, 60000, 5000, dtype=f"{order}u2").reshape(3, 4)
+    mode = "I;16" if order == "<" else "I;16B"
+    image = Image.frombytes(mode, (4, 3), values.tobytes())
+    assert decoded(encode(image, "TIFF"))[:, :, 0].ravel().tolist() == exactly_scaled(values)
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB"])
+def test_other_colour_spaces_are_converted(mode: str) -> None:
+    white, black = (Image.new(mode, (3, 2), (light, 128, 128)) for light in (255, 0))
+    assert decoded(encode(white, "TIFF")).min() >= 254
+    assert decoded(encode(black, "TIFF")).max() <= 1
 
 
 def test_a_pgm_of_10_bits_is_scaled_from_its_own_range() -> None:
@@ -325,14 +386,34 @@ def test_a_transparent_gif_is_composed_on_black() -> None:
     assert decoded(data).tolist() == [[[90, 80, 70], [0, 0, 0]]]
 
 
-def test_floating_point_pixels_are_refused() -> None:
-    with pytest.raises(ImageReadError, match="floating-point"):
-        decoded(encode(Image.new("F", (3, 3)), "TIFF"))
+def test_floating_point_pixels_from_0_to_1_are_scaled_to_the_nearest() -> None:
+    values = np.array([[0, 1, 0.5, 0.001, 0.0019, 127 / 255]], dtype=np.float32)
+    pixels = decoded(encode(Image.fromarray(values), "TIFF"))
+    assert pixels[0, :, 1].tolist() == [0, 255, 128, 0, 0, 127]
+    levels = np.arange(256, dtype=np.float32)[None]
+    assert np.array_equal(
+        decoded(encode(Image.fromarray(levels / 255), "TIFF"))[0, :, 0], levels[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(0, 255), (-1, 1), (0, 1.01), (0, np.nan), (np.inf, 1)]
+)
+def test_floating_point_pixels_of_another_range_are_refused(first: float, last: float) -> None:
+    values = np.array([[first, last]], dtype=np.float32)
+    with pytest.raises(
+        ImageReadError, match=r"floating-point pixels from .*; bring them to 0 to 1"
+    ):
+        decoded(encode(Image.fromarray(values), "TIFF"))
 
 
 # --- files that are none ------------------------------------------------------------------------
 
 PHOTO = encode(np.random.default_rng(2).integers(0, 256, (40, 50, 3), dtype=np.uint8), "JPEG")
+TEXT = "it is text, and no image of a known format; fetch the image itself"
+DAMAGED = (
+    "but damaged, cut short, or of a kind that Pillow does not read; save it as an ordinary PNG"
+)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
 
 
@@ -340,12 +421,13 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"no image, just words\n" * 9, "it is no image of a known format"),
-        (EPS, "it is no image of a known format"),
-        (b"\x89PNG\r\n\x1a\n", "it is no image of a known format"),
-        (b"\xff\xd8\xff", "it is no image of a known format"),
+        (b"no image, just words\n" * 9, TEXT),
+        (EPS, "it is PostScript; save its pages as PNG"),
+        (b"\x89PNG\r\n\x1a\n", f"it is PNG, {DAMAGED}"),
+        (b"\xff\xd8\xff", f"it is JPEG, {DAMAGED}"),
+        (bytes(range(255, 0, -1)), "it is no image of a known format"),
     ],
-    ids=["empty", "text", "eps", "png-signature", "jpeg-signature"],
+    ids=["empty", "text", "eps", "png-signature", "jpeg-signature", "noise"],
 )
 def test_what_is_no_image_says_so(tmp_path: Path, data: bytes, reason: str) -> None:
     item = file_of(tmp_path, data)
@@ -481,7 +563,7 @@ from pathlib import Path
 from vggfeat.data.records import Item
 from vggfeat.errors import ImageReadError
 from vggfeat.extraction.images import decode, read_size
-from vggfeat.files.sources import FileSource
+from vggfeat.files.sources import IMAGE_FORMATS, FileSource
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     item = Item(path.name, FileSource(path))
@@ -526,7 +608,7 @@ def test_no_image_ever_causes_a_warning(tmp_path: Path) -> None:
         "d-no-frames.png 1 1",
         "e-large.jpg 10000 10000",
         "f-too-large.jpg its header claims more than 178 megapixels",
-        "g-words.jpg it is no image of a known format",
+        f"g-words.jpg {TEXT}",
         "h-alpha.gif 2 3",
     ]
     assert run.stderr == ""
@@ -557,6 +639,290 @@ def test_damaged_bytes_decode_or_are_an_image_read_error(
             assert pixels.dtype == np.uint8
             assert pixels.ndim == 3
             assert pixels.shape[2] == 3
+
+
+# --- damaged metadata, sound pixels ---------------------------------------------------------------
+
+NOISE = np.random.default_rng(4).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+BOMB = zlib.compress(bytes(2_000_000))
+TIFF_OF = {"sound": oriented(6).tobytes(), "garbage": b"Exif\0\0\0\x08\0\x02garbage"}
+PNG_CHUNKS = {
+    "exif": (b"eXIf", b"\0\x08\0\x02garbage"),
+    "short exif": (b"eXIf", b"II"),
+    "profile too long": (b"iCCP", b"icc\0\0" + BOMB),
+    "profile of a strange kind": (b"iCCP", b"icc\0\x07" + BOMB),
+    "profile of nothing": (b"iCCP", b""),
+    "text too long": (b"zTXt", b"Comment\0\0" + BOMB),
+    "text of a strange kind": (b"zTXt", b"Comment\0\x07abc"),
+    "XMP too long": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + BOMB),
+    "raw profile": (b"tEXt", b"Raw profile type exif\0\nexif\n 6\nzzzz\n"),
+    "no gamma": (b"gAMA", b"\0"),
+    "no size": (b"pHYs", b"\0"),
+    "colours cut short": (b"cHRM", bytes(9)),
+    "animation cut short": (b"acTL", b"\0"),
+}
+
+
+def with_chunk(data: bytes, part: bytes, *, before: bool) -> bytes:
+    """Put a chunk into a PNG, before its pixels or behind them."""
+    place = 33 if before else len(data) - 12
+    return data[:place] + part + data[place:]
+
+
+def remarked(data: bytes) -> tuple[Pixels, dict[Remark, str]]:
+    found: dict[Remark, str] = {}
+    image = decode(Item("image", FileSource(Path("nowhere"))), data, found.__setitem__)
+    return np.asarray(image), found
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "behind"])
+@pytest.mark.parametrize("name", PNG_CHUNKS)
+def test_a_png_with_damaged_metadata_keeps_its_pixels(
+    tmp_path: Path, name: str, before: bool
+) -> None:
+    data = with_chunk(encode(NOISE, "PNG"), chunk(*PNG_CHUNKS[name]), before=before)
+    pixels, found = remarked(data)
+    assert np.array_equal(pixels, NOISE)
+    assert read_size(file_of(tmp_path, data)) == NOISE.shape[:2]
+    assert remarks.METADATA in found or not before
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "behind"])
+def test_a_checksum_of_metadata_may_be_wrong(tmp_path: Path, before: bool) -> None:
+    part = chunk(b"tEXt", b"Comment\0hello")
+    broken = part[:-1] + bytes([part[-1] ^ 1])
+    data = with_chunk(encode(NOISE, "PNG"), broken, before=before)
+    assert np.array_equal(decoded(data), NOISE)
+    assert read_size(file_of(tmp_path, data)) == NOISE.shape[:2]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "behind"])
+def test_the_way_up_survives_other_damage(tmp_path: Path, before: bool) -> None:
+    whole = encode(NOISE, "PNG", exif=oriented(6))
+    data = with_chunk(whole, chunk(*PNG_CHUNKS["text too long"]), before=before)
+    pixels, found = remarked(data)
+    assert np.array_equal(pixels, UPRIGHT[6](NOISE))
+    assert read_size(file_of(tmp_path, data)) == pixels.shape[:2]
+    assert found == {remarks.METADATA: ""}
+
+
+def test_transparency_survives_damage_of_other_chunks() -> None:
+    palette = chunk(b"PLTE", bytes([255, 0, 0, 0, 255, 0])) + chunk(b"tRNS", bytes([128]))
+    data = png((2, 1), 8, 3, bytes([0, 0, 1]), before=palette + chunk(*PNG_CHUNKS["no gamma"]))
+    assert decoded(data).tolist() == [[[128, 0, 0], [0, 255, 0]]]
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        segment(0xE0, b"JFIF\0"),
+        segment(0xE1, TIFF_OF["garbage"]),
+        segment(0xE1, b"Exif\0\0"),
+        segment(0xE2, b"ICC_PROFILE\0"),
+        segment(0xE2, b"ICC_PROFILE\0\1\7garbage"),
+        segment(0xE2, b"MPF\0garbage"),
+        segment(0xED, b"Photoshop 3.0\08BIM"),
+        segment(0xED, b"Photoshop 3.0\08BIM\x03\xed\0\0\0\0\0\xff"),
+        segment(0xEE, b"Adobe"),
+        segment(0xFE, b"\xff\xd8\xff\xda"),
+    ],
+    ids=lambda part: repr(part[4:20]),
+)
+def test_a_jpeg_with_damaged_metadata_keeps_its_pixels(tmp_path: Path, part: bytes) -> None:
+    whole = encode(NOISE, "JPEG", quality=95)
+    data = whole[:20] + part + whole[20:]  # behind its JFIF
+    assert whole[2:4] == b"\xff\xe0"
+    assert np.array_equal(decoded(data), decoded(whole))
+    assert read_size(file_of(tmp_path, data)) == NOISE.shape[:2]
+
+
+def test_a_jpeg_whose_profile_is_damaged_stays_the_way_up_that_its_exif_says() -> None:
+    whole = encode(NOISE, "JPEG", quality=95, exif=oriented(6))
+    place = whole.index(b"\xff\xdb")  # the first table
+    data = whole[:place] + segment(0xE2, b"ICC_PROFILE\0") + whole[place:]
+    pixels, found = remarked(data)
+    assert np.array_equal(pixels, decoded(whole))
+    assert pixels.shape == (9, 8, 3)
+    assert found == {remarks.METADATA: ""}
+
+
+def test_the_inks_of_a_jpeg_hang_on_its_adobe_marker() -> None:
+    """It stays where other metadata goes, or a CMYK photo would be its own negative."""
+    inks = Image.new("CMYK", (16, 16), (200, 10, 30, 40))
+    whole = encode(inks, "JPEG", quality=95)
+    assert b"Adobe" in whole
+    data = whole[:2] + segment(0xE2, b"ICC_PROFILE\0") + whole[2:]
+    assert np.array_equal(decoded(data), decoded(whole))
+
+
+def webp_parts(data: bytes) -> list[bytes]:
+    parts, start = [], 12
+    while start < len(data):
+        (length,) = struct.unpack_from("<I", data, start + 4)
+        end = start + 8 + length + length % 2
+        parts.append(data[start:end])
+        start = end
+    return parts
+
+
+def webp(parts: list[bytes]) -> bytes:
+    content = b"WEBP" + b"".join(parts)
+    return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+@pytest.mark.parametrize("name", [b"EXIF", b"XMP ", b"ICCP"])
+@pytest.mark.parametrize("length", [4, 2**31])
+def test_a_webp_with_damaged_metadata_keeps_its_pixels(
+    tmp_path: Path, name: bytes, length: int
+) -> None:
+    options = {"exif": oriented(1), "xmp": b"<x/>", "icc_profile": b"profile"}
+    parts = webp_parts(encode(NOISE, "WEBP", lossless=True, **options))
+    [place] = [k for k, part in enumerate(parts) if part[:4] == name]
+    parts[place] = name + struct.pack("<I", length) + b"\0\xff\0\xff"
+    if length > 4:
+        parts.append(parts.pop(place))  # its length goes beyond the end
+    data = webp(parts)
+    pixels, _ = remarked(data)
+    assert np.array_equal(pixels, NOISE)
+    assert read_size(file_of(tmp_path, data)) == NOISE.shape[:2]
+
+
+def test_a_tiff_with_damaged_metadata_keeps_its_pixels(tmp_path: Path) -> None:
+    whole = bytearray(encode(NOISE, "TIFF", exif=oriented(1), tiffinfo={700: b"<xmp/>", 270: "x"}))
+    (start,) = struct.unpack_from("<I", whole, 4)
+    (count,) = struct.unpack_from("<H", whole, start)
+    entries = range(start + 2, start + 2 + 12 * count, 12)
+    [xmp] = [place for place in entries if struct.unpack_from("<H", whole, place)[0] == 700]
+    struct.pack_into("<HI", whole, xmp + 2, 11, 9)  # floating-point numbers
+    data = bytes(whole)
+    assert np.array_equal(decoded(data), NOISE)
+    assert read_size(file_of(tmp_path, data)) == NOISE.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG", "TIFF"])
+def test_truncated_pixels_are_refused_whatever_the_metadata(kind: str) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    options: dict[str, object] = {"lossless": True} if kind == "WEBP" else {}
+    options |= {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+    data = encode(pixels, kind, icc_profile=b"garbage", exif=TIFF_OF["sound"], **options)
+    assert decoded(data).shape == (80, 60, 3)
+    with pytest.raises(ImageReadError):
+        decoded(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG", "TIFF"])
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 255))
+def test_less_metadata_is_never_another_image(kind: str, place: int, value: int) -> None:
+    """Each way of leaving metadata out gives the pixels of the whole file, or an error."""
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    data = bytearray(encode(NOISE, kind, exif=oriented(1), icc_profile=b"profile", **options))
+    for less in without_metadata(bytes(data)):
+        assert np.array_equal(decoded(less), decoded(bytes(data)))
+    data[min(place, len(data) - 1)] = value
+    for less in without_metadata(bytes(data)):
+        assert len(less) <= len(data) + 8
+
+
+# --- what is told of images that were read ------------------------------------------------------
+
+
+def clear_drawing(colour: int, alpha: int = 255) -> Image.Image:
+    rgba = np.zeros((6, 6, 4), np.uint8)
+    rgba[2:4, 2:4] = (colour, colour, colour, alpha)
+    return Image.fromarray(rgba, "RGBA")
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (clear_drawing(0), remarks.TRANSPARENT),
+        (clear_drawing(200, 0), remarks.TRANSPARENT),
+        (clear_drawing(0).convert("LA"), remarks.TRANSPARENT),
+        (clear_drawing(200), None),
+        (clear_drawing(0).convert("RGB"), remarks.ONE_COLOUR),
+        (Image.new("RGBA", (3, 3), (9, 9, 9, 255)), remarks.ONE_COLOUR),
+        (Image.new("RGB", (3, 3), "red"), remarks.ONE_COLOUR),
+        (Image.new("L", (1, 1), 7), remarks.ONE_COLOUR),
+        (Image.fromarray(np.array([[0, 4095]], np.uint16)), remarks.DARK),
+        (Image.fromarray(np.array([[0, 255]], np.uint16)), remarks.DARK),
+        (Image.fromarray(np.array([[0, 4096]], np.uint16)), None),
+        (Image.fromarray(NOISE), None),
+    ],
+)
+def test_what_the_owner_may_not_expect_is_told(image: Image.Image, expected: Remark | None) -> None:
+    _, found = remarked(encode(image, "PNG"))
+    if expected is remarks.DARK:
+        found.pop(remarks.ONE_COLOUR, None)  # of two dark values both may be black
+    assert list(found) == ([] if expected is None else [expected])
+
+
+def test_a_box_of_one_colour_is_told_and_the_image_round_it_is_not() -> None:
+    pixels = NOISE.copy()
+    pixels[2:5, 2:5] = 9
+    for box, expected in (((3, 3, 5, 5), {remarks.ONE_COLOUR: ""}), ((3, 3, 6, 5), {})):
+        found: dict[Remark, str] = {}
+        item = Item("image", FileSource(Path("nowhere")), box)
+        decode(item, encode(pixels, "PNG"), found.__setitem__)
+        assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_frames_that_are_left_out_are_told(kind: str) -> None:
+    first, second = Image.fromarray(NOISE), Image.fromarray(NOISE[::-1])
+    alone = encode(first, "JPEG" if kind == "MPO" else kind)
+    both = encode(first, kind, save_all=True, append_images=[second])
+    assert list(remarked(alone)[1]) == []
+    assert list(remarked(both)[1]) == [remarks.FRAMES]
+
+
+def test_a_film_whose_second_frame_is_damaged_is_described_by_its_first() -> None:
+    frames = [Image.fromarray(a).quantize(8) for a in (NOISE, NOISE[::-1])]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    still = decoded(data)
+    for kept in range(len(data) - 30, len(data)):
+        assert np.array_equal(decoded(data[:kept]), still)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("a.jpg", "PNG", True),
+        ("a.PNG", "JPEG", True),
+        ("a.png", "PNG", False),
+        ("a.jpeg", "JPEG", False),
+        ("a.jfif", "JPEG", False),
+        ("a.jpg", "MPO", False),
+        ("a.tif", "TIFF", False),
+        ("a.pgm", "PPM", False),
+        ("a", "PNG", False),
+        ("a.b.dat", "PNG", False),
+    ],
+)
+def test_a_name_that_says_another_format_is_told(name: str, kind: str, told: bool) -> None:
+    options = {"save_all": True, "append_images": [Image.fromarray(NOISE)]} if kind == "MPO" else {}
+    found: dict[Remark, str] = {}
+    item = Item("image", FileSource(Path(name)))
+    decode(item, encode(NOISE, kind, **options), found.__setitem__)
+    found.pop(remarks.FRAMES, None)
+    assert found == ({remarks.MISNAMED: kind} if told else {})
+
+
+@pytest.mark.parametrize(("name", "told"), [("a.jpg", {remarks.MISNAMED: "AVIF"}), ("a.avif", {})])
+def test_avif_is_told_where_it_is_read_under_another_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, told: dict[Remark, str]
+) -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow knows no AVIF")
+    monkeypatch.setattr(images, "IMAGE_FORMATS", (*IMAGE_FORMATS, "AVIF"))
+    found: dict[Remark, str] = {}
+    item = Item("image", FileSource(Path(name)))
+    assert decode(item, encode(NOISE, "AVIF"), found.__setitem__).size == (9, 8)
+    assert found == told
 
 
 # --- boxes --------------------------------------------------------------------------------------

@@ -42,10 +42,15 @@ class TerminalWatch(Watch):
 
     The first SIGINT or SIGTERM only sets a flag: an exception out of a handler may surface inside
     a callback of libhdf5, and be lost there. The second one ends the process at once.
+
+    Args:
+        console: Where the bar is.
+        say: What says a line where there is no terminal; None for the log.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, say: Callable[[str], None] | None = None) -> None:
         self.console = console
+        self._say = _log.info if say is None else say
         self._signal: int | None = None
         self._seconds: Callable[[], float] | None = None
 
@@ -56,7 +61,7 @@ class TerminalWatch(Watch):
             yield lambda count: None
             return
         if not self.console.is_terminal:
-            yield _Lines(title, total, unit)
+            yield _Lines(title, total, unit, self._say)
             return
         with Progress(
             TextColumn("{task.description}"),
@@ -106,10 +111,10 @@ class TerminalWatch(Watch):
 
 
 class _Lines:
-    """Logs a line every 30 s, and one at the end."""
+    """Says a line every 30 s, and one at the end."""
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
-        self._title, self._total, self._unit = title, total, unit
+    def __init__(self, title: str, total: int, unit: str, say: Callable[[str], None]) -> None:
+        self._title, self._total, self._unit, self._say = title, total, unit, say
         self._begin = self._spoken = time.monotonic()
         self._done = 0
 
@@ -123,10 +128,9 @@ class _Lines:
         rate = self._done / max(now - self._begin, 1e-9)
         left = _clock(max(self._total - self._done, 0) / rate) if self._done else "-:--:--"
         scale, unit = _scaled(self._unit)
-        _log.info(
-            "%s: %d of %d %s, %.1f %s/s, %s left",
-            *(self._title, self._done / scale, self._total / scale, unit),
-            *(rate / scale, unit, left),
+        done, total = int(self._done / scale), int(self._total / scale)
+        self._say(
+            f"{self._title}: {done} of {total} {unit}, {rate / scale:.1f} {unit}/s, {left} left"
         )
 
 

@@ -21,6 +21,7 @@ from vggfeat.extraction import images
 from vggfeat.extraction.allocator import memory_kept, memory_returned
 from vggfeat.extraction.batches import Window, plan_windows
 from vggfeat.extraction.images import Interpolation, Pixels, Resampler
+from vggfeat.extraction.remarks import Remark, Remarks
 from vggfeat.extraction.rescale import rescale_on_device
 from vggfeat.nets.architectures import Tap
 from vggfeat.nets.forms import Form, form_of, numerics
@@ -92,10 +93,12 @@ class _Decoded:
     Attributes:
         pixels: Scale index to (H, W, 3) uint8; the whole image if it is rescaled later.
         error: Why it could not be read.
+        found: What there is to remark, with details.
     """
 
     pixels: Mapping[int, Pixels]
     error: ImageReadError | None = None
+    found: Mapping[Remark, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,9 @@ class Extractor:
         on_error: "record" an unreadable image as a NaN row, or "raise" at the first one.
         advance: Called with the number of images that have just been finished.
 
+    Attributes:
+        remarks: On the images that were read; whoever runs it tells them at the end.
+
     Raises:
         RecipeError: If the device does not know the precision.
     """
@@ -140,6 +146,7 @@ class Extractor:
         self.workers = workers
         self.on_error = on_error
         self.advance = advance
+        self.remarks = Remarks()
         self._device = net.mean.device
         self._forward = form_of(
             net,
@@ -246,16 +253,19 @@ class Extractor:
             data = images.read_bytes(item)
             if images.sha256(data).tobytes().hex() != sha256:
                 raise ImageChangedError(item.id)
-            image = images.decode(item, data)
+            found: dict[Remark, str] = {}
+            image = images.decode(item, data, found.__setitem__)
             if (image.height, image.width) != size:
                 raise ImageReadError(item.id, f"its header says {size}, its pixels otherwise")
         except ImageReadError as error:
             return _Decoded({}, self._refused(error))
         image = images.crop_extreme(image)
         if self.plan.resampler == "torch":
-            return _Decoded(dict.fromkeys(scales, np.asarray(image)))
+            return _Decoded(dict.fromkeys(scales, np.asarray(image)), found=found)
+        own = self.plan
         return _Decoded(
-            {s: images.rescale(image, self.plan.scales[s], self.plan.interpolation) for s in scales}
+            {s: images.rescale(image, own.scales[s], own.interpolation) for s in scales},
+            found=found,
         )
 
     def _refused(self, error: ImageReadError) -> ImageReadError:
@@ -269,6 +279,7 @@ class Extractor:
     ) -> _Launched:
         """Give the net one window; a GPU is not waited for."""
         for row, result in decoded.items():
+            self.remarks.add(shards[0].task.items[row].id, result.found)
             if result.error is not None:
                 _unreadable(shards, row, result.error)
         there = {row: self._moved(d.pixels) for row, d in decoded.items() if d.error is None}

@@ -18,6 +18,7 @@ from vggfeat.extraction.find import tell_near_matches
 from vggfeat.extraction.job import StoreJob, in_one_pass
 from vggfeat.extraction.pace import Pace
 from vggfeat.extraction.plan import plan_of, plans_of
+from vggfeat.extraction.remarks import tell_alike
 from vggfeat.nets.architectures import architecture
 from vggfeat.nets.devices import device_of
 from vggfeat.nets.precisions import PRECISIONS
@@ -73,7 +74,7 @@ def fill(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> list[Path]
         if lacking := [job for job in some if not _is_there(job)]:
             _make(lacking, machine, watch)
         for job in some:
-            _tell_unreadable(job.folder / DESCRIPTORS, machine)
+            _tell(job.folder / DESCRIPTORS, machine)
     return [job.folder / DESCRIPTORS for job in jobs]
 
 
@@ -87,7 +88,8 @@ def _is_there(job: StoreJob) -> bool:
     return there
 
 
-def _tell_unreadable(path: Path, machine: Machine) -> None:
+def _tell(path: Path, machine: Machine) -> None:
+    """Log what the owner of a complete store has to know of its rows."""
     with DescriptorStore.open(path) as store:
         if count := len(store.unreadable):
             if machine.on_error == "raise":
@@ -95,6 +97,7 @@ def _tell_unreadable(path: Path, machine: Machine) -> None:
             _log.warning(
                 "%d images are unreadable; '%s' lists them", count, path.with_suffix(".json")
             )
+        tell_alike(store)
 
 
 def _make(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> None:
@@ -130,8 +133,23 @@ def _make(jobs: Sequence[StoreJob], machine: Machine, watch: Watch) -> None:
                 shards.assemble()
 
 
+class Kept:
+    """The nets that have described images last, ready to describe others in the same way."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Extractor] = {}
+
+    def take(self, key: str) -> Extractor | None:
+        """Take one out, if it is there: nobody else gets it meanwhile."""
+        return self._held.pop(key, None)
+
+    def put(self, used: Mapping[str, Extractor]) -> None:
+        """Keep those that have just been used, and no others: each has the memory of a net."""
+        self._held = dict(used)
+
+
 def described(
-    jobs: Sequence[StoreJob], machine: Machine, watch: Watch
+    jobs: Sequence[StoreJob], machine: Machine, watch: Watch, kept: Kept | None = None
 ) -> Iterator[tuple[Rows, ...]]:
     """Yield the rows that the stores of some jobs would hold, and keep none of them.
 
@@ -143,6 +161,7 @@ def described(
         jobs: One for each net and tap, of the same images.
         machine: Where.
         watch: Told of the progress; may stop it.
+        kept: Gives the nets that it has, and gets those that were used.
 
     Yields:
         The rows of some images, of each job; all images once, in the order of the jobs' items.
@@ -168,9 +187,16 @@ def described(
             for job, plan in zip(jobs, plans, strict=True)
         }
         describers = []
+        used = {}
         for some in passes:
             own = [stores[job.folder] for job in some]
-            describers.append((own, _extractor(own, _net(some), machine, advance)))
+            key = _way(own, machine)
+            extractor = None if kept is None else kept.take(key)
+            if extractor is None:
+                extractor = _extractor(own, _net(some), machine, advance)
+            extractor.advance, extractor.on_error = advance, machine.on_error
+            used[key] = extractor
+            describers.append((own, extractor))
         for number in range(-(-plans[0].rows // size)):
             watch.check(_NOTHING_KEPT)
             blocks: dict[Path, Rows] = {}
@@ -179,6 +205,11 @@ def described(
                 for task, rows in extractor.run(_tasks(own, number, extractor.plan.canvas)):
                     blocks |= zip((place[tap] for tap in task.taps), rows, strict=True)
             yield tuple(blocks[job.folder] for job in jobs)
+        for _, extractor in describers[1:]:
+            extractor.remarks.forget()  # every pass has read the same images
+        describers[0][1].remarks.tell()
+        if kept is not None:
+            kept.put(used)
 
 
 def _commit_shards(
@@ -236,6 +267,7 @@ def _commit_shards(
                 _commit(stores[tap], task, rows, notes, seconds)
                 committed += 1
             watch.check(_RESUME)
+        extractor.remarks.tell()
     return committed
 
 
@@ -303,6 +335,20 @@ def _noted(plan: StorePlan, net: DenseVgg) -> StorePlan:
     if bits is None:
         return plan
     return replace(plan, created_by={**plan.created_by, "weights_rounded_to_bits": bits})
+
+
+def _way(stores: Sequence[_Store], machine: Machine) -> str:
+    """Return what is equal for passes that one extractor can do."""
+    plan = stores[0].plan
+    own = execution_on(plan, machine)
+    return fingerprint(
+        {
+            "rows": [store.plan.row_fingerprint for store in stores],
+            "scales": plan.scales,
+            "execution": {**plan.execution, "threads": own["threads"], "canvas": own["canvas"]},
+            "machine": [machine.device, machine.memory, workers(machine)],
+        }
+    )
 
 
 def _extractor(

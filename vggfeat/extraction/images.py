@@ -7,7 +7,9 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, TypeVar
+from functools import cache
+from pathlib import PurePath
+from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,10 @@ from PIL import Image, ImageDraw
 
 from vggfeat.data.records import Item
 from vggfeat.errors import ImageReadError
+from vggfeat.extraction import remarks
+from vggfeat.extraction.metadata import may_have_less, without_metadata
+from vggfeat.extraction.remarks import Note, Remark, unheard
+from vggfeat.files.kinds import HEAD, why_no_image
 from vggfeat.files.sources import IMAGE_FORMATS
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,6 +34,9 @@ DECODER = f"pillow-{PIL.__version__.split('.')[0]}"
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _ORIENTATION = 0x0112  # the EXIF tag
+_BITS = 258  # the TIFF tag BitsPerSample
+_WHITE = 65535  # of 16 bits
+DIM = 4096  # of 16 bits, what 12 never reach
 _TURNS = {  # what undoes each orientation
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -81,16 +90,18 @@ def sha256(data: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
 
 
-def decode(item: Item, data: bytes) -> Image.Image:
+def decode(item: Item, data: bytes, note: Note = unheard) -> Image.Image:
     """Decode an image to RGB.
 
     EXIF orientation is applied, grey replicated, alpha composed on black, CMYK converted, 16 bits
-    scaled down to 8; of an animation the first frame is taken; a box is cut out. The image stays
-    Pillow's: as an array it would be there twice, and a large photo is part of the peak of memory.
+    and floating point in [0, 1] brought to 8 bits; of an animation the first frame is taken; a box
+    is cut out. Damaged metadata costs no image whose pixels are sound. The image stays Pillow's: as
+    an array it would be there twice, and a large photo is part of the peak of memory.
 
     Args:
         item: Where the bytes come from.
         data: The file's bytes.
+        note: Told what the image's owner may want to know.
 
     Returns:
         H×W, RGB, loaded.
@@ -98,10 +109,26 @@ def decode(item: Item, data: bytes) -> Image.Image:
     Raises:
         ImageReadError: If the bytes are no image, cut short, or a larger one than MAX_PIXELS.
     """
-    image = _with_image(item, data, _as_rgb)
+    found: dict[Remark, str] = {}
+
+    def rgb(opened: Image.Image) -> Image.Image:
+        found.clear()  # what an attempt without success has found
+        if _misnamed(item.source.name, opened):
+            found[remarks.MISNAMED] = str(opened.format)
+        pixels = _as_rgb(opened, found.__setitem__)
+        if _has_frames(opened):  # not before: of a GIF it seeks
+            found[remarks.FRAMES] = ""
+        return pixels
+
+    image = _with_image(item, data, rgb, found.__setitem__)
     if item.box is not None:
         left, top, right, bottom = _inside(item, image.height, image.width)
         image = image.crop((left, top, right, bottom))
+    clear = found.pop(remarks.TRANSPARENT, None) is not None
+    if image.getcolors(1) is not None:
+        found[remarks.TRANSPARENT if clear else remarks.ONE_COLOUR] = ""
+    for remark, detail in found.items():
+        note(remark, detail)
     return image
 
 
@@ -129,11 +156,11 @@ def picture(item: Item, *, whole: bool) -> bytes:
     return buffer.getvalue()
 
 
-def as_file(image: Image.Image | Pixels, name: str) -> bytes:
+def as_file(image: Image.Image, name: str) -> bytes:
     """Return an image in memory as the bytes of a file, without loss.
 
     Args:
-        image: (H, W, 3) uint8 in RGB, or an image of Pillow, which is turned to RGB as in `decode`.
+        image: It is turned to RGB as in `decode`, and stays as it is.
         name: For messages.
 
     Returns:
@@ -144,7 +171,7 @@ def as_file(image: Image.Image | Pixels, name: str) -> bytes:
     """
     try:
         # a copy is the frame that is shown, and leaves the caller's image as it is
-        rgb = _as_rgb(image.copy()) if isinstance(image, Image.Image) else Image.fromarray(image)
+        rgb = _as_rgb(image.copy())
     except MemoryError:
         raise
     except Exception as error:  # an image that is not yet loaded is decoded here
@@ -202,63 +229,150 @@ def rescale(image: Image.Image, q: int, interpolation: Interpolation = "bilinear
     return np.asarray(image)
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, of an image that is not yet loaded.
+def _orientation(image: Image.Image, note: Note = unheard) -> int:
+    """Return the EXIF orientation, 1 to 8, of an image that is not yet loaded; 1 if damaged.
 
     Only what stands before the pixels counts: PNG's own `getexif` would decode the whole image.
     """
     if image.format == "TIFF":
         return 1  # Pillow turns it by itself
-    value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    try:
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except Exception as error:  # parsers raise nearly anything when the bytes are wrong
+        note(remarks.METADATA, str(error) or type(error).__name__)
+        return 1
     return value if value in _TURNS else 1
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _as_rgb(image: Image.Image, note: Note = unheard) -> Image.Image:
     image.seek(0)
-    turn = _TURNS[_orientation(image)]
+    turn = _TURNS[_orientation(image, note)]
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I"):  # 16 bits, or 16 bits in an integer of 32
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        clear = image.info.get("transparency")
-        if isinstance(clear, int):
-            wide[wide == clear] = 0
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
+        return _from_integers(image, note)
     if image.mode == "F":
-        message = "it has floating-point pixels, whose range is not known"
-        raise ValueError(message)
+        return Image.fromarray(from_unit(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            note(remarks.TRANSPARENT, "")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     image.load()
     return image if image.mode == "RGB" else image.convert("RGB")  # RGB to RGB would copy
 
 
-def _with_image(item: Item, data: bytes | None, use: Callable[[Image.Image], _T]) -> _T:
+def _has_frames(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # of a GIF the second frame is looked for, and may be damaged
+        return True
+
+
+def _from_integers(image: Image.Image, note: Note) -> Image.Image:
+    """Turn grey of 12, 16 or 32 bits into RGB.
+
+    Raises:
+        ValueError: If the values are not those of 16 bits.
+    """
+    wide = np.asarray(image).astype(np.int64)
+    lowest, highest = int(wide.min()), int(wide.max())
+    if lowest < 0 or highest > _WHITE:
+        message = (
+            f"its integers run from {lowest} to {highest}, a range whose black and white are not "
+            f"known; save it with 8 bits, or with 16, that is 0 to {_WHITE}"
+        )
+        raise ValueError(message)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        wide[wide == clear] = 0
+    if getattr(image, "tag_v2", {}).get(_BITS) == (12,):  # which Pillow leaves as they are
+        return Image.fromarray(((wide * 255 + 2047) // 4095).astype(np.uint8)).convert("RGB")
+    if 0 < highest < DIM:
+        note(remarks.DARK, f"at most {highest}")
+    return Image.fromarray(from_16_bits(wide)).convert("RGB")
+
+
+def from_16_bits(values: npt.NDArray[np.integer]) -> Pixels:
+    """Bring 0 to 65535 to 0 to 255, to the nearest."""
+    return ((values.astype(np.int64, copy=False) + 128) // 257).astype(np.uint8)
+
+
+def from_unit(values: npt.NDArray[np.floating]) -> Pixels:
+    """Bring floating point in [0, 1] to 0 to 255, to the nearest.
+
+    Raises:
+        ValueError: If the values are others.
+    """
+    lowest, highest = float(values.min()), float(values.max())
+    if not (lowest >= 0 and highest <= 1):  # nor NaN
+        message = (
+            f"it has floating-point pixels from {lowest:g} to {highest:g}, whose black and white "
+            "are not known; bring them to 0 to 1, or save it with 8 bits"
+        )
+        raise ValueError(message)
+    return np.rint(values * np.float64(255)).astype(np.uint8)
+
+
+def _misnamed(name: str, image: Image.Image) -> bool:
+    """Tell whether a file's suffix is that of another format than the one it has."""
+    said = _formats_of_suffixes().get(PurePath(name).suffix.lower())
+    same = {"MPO": "JPEG"}  # a photo with more of them behind it
+    return said is not None and same.get(said, said) != same.get(str(image.format), image.format)
+
+
+@cache
+def _formats_of_suffixes() -> dict[str, str]:
+    return Image.registered_extensions()
+
+
+def _with_image(
+    item: Item,
+    data: bytes | None,
+    use: Callable[[Image.Image], _T],
+    note: Note = unheard,
+) -> _T:
     """Open an image, check its size and hand it to `use`; any failure is an ImageReadError."""
     try:
-        stream = item.source.open() if data is None else io.BytesIO(data)
-        with stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            return use(image)
-    except ImageReadError:
+        return _used(item.source.open() if data is None else io.BytesIO(data), use)
+    except (MemoryError, ImageReadError):
         raise
     except Image.DecompressionBombError:
         reason = f"its header claims more than {MAX_PIXELS // 10**6} megapixels"
         raise ImageReadError(item.id, reason) from None
-    except PIL.UnidentifiedImageError:
-        reason = "it is empty" if _is_empty(item, data) else "it is no image of a known format"
-        raise ImageReadError(item.id, reason) from None
-    except MemoryError:
-        raise
     except Exception as error:  # decoders raise nearly anything when the bytes are wrong
+        head = _head(item, data)
+        if may_have_less(head):
+            for less in without_metadata(read_bytes(item) if data is None else data):
+                try:
+                    result = _used(io.BytesIO(less), use)
+                except MemoryError:
+                    raise
+                except Exception:  # the first error is the one to tell
+                    continue
+                note(remarks.METADATA, "")
+                return result
+        if isinstance(error, PIL.UnidentifiedImageError):
+            raise ImageReadError(item.id, why_no_image(head)) from None
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageReadError(item.id, reason) from error
 
 
-def _is_empty(item: Item, data: bytes | None) -> bool:
-    return not data if data is not None else item.source.size() == 0
+def _used(stream: BinaryIO, use: Callable[[Image.Image], _T]) -> _T:
+    with stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        return use(image)
+
+
+def _head(item: Item, data: bytes | None) -> bytes:
+    if data is not None:
+        return data[:HEAD]
+    try:
+        with item.source.open() as stream:
+            return stream.read(HEAD)
+    except OSError as error:
+        raise ImageReadError(item.id, error.strerror or str(error)) from error
 
 
 def _inside(item: Item, height: int, width: int) -> tuple[int, int, int, int]:

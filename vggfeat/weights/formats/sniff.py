@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vggfeat.errors import WeightsError
+from vggfeat.files import kinds
+from vggfeat.files.kinds import Kind
 from vggfeat.weights.formats.caffe import begins_a_net
 from vggfeat.weights.formats.tfjs import begins_a_model
 
@@ -29,7 +31,7 @@ LayoutName = Literal[
 ]
 Channels = Literal["RGB", "BGR"]
 
-_HEAD, _TAIL = 4096, 8
+_TAIL = 8
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
 _TABLE_MAGIC = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # at the end of a TensorFlow checkpoint or index
@@ -39,21 +41,37 @@ _FROSSARD = re.compile(r"(conv\d_\d|fc\d)_[Wb]\.npy")
 # ModelProto begins with ir_version = 1, 3 and more for ten years, and one of the next fields.
 _ONNX = re.compile(rb"\x08[\x03-\x1f][\x12\x1a\x22\x28\x32\x3a\x42]")
 
-_PAGES = ("<!doctype", "<html", "<head", "<?xml", "<!--")
-# What a user may have got hold of instead: first bytes, what that is, what to do.
+# What a user may have got hold of instead, in the order in which it is tried.
 _OTHERS = (
-    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
-    (b"BZh", "a bzip2 archive", "Unpack it first."),
-    (b"\xfd7zXZ", "an xz archive", "Unpack it first."),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first."),
-    (b"PK", "a zip archive of something else", "Unpack it first, if it holds a weight file."),
-    (b"\x93NUMPY", "a single NumPy array, or a pickle", "Use the .npz file, or another port."),
-    (b"\x80", "a pickle that is no torch file", "It could run code, so it is never loaded."),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Run git lfs pull."),
-    (b"\x08\x01\x12", "a TensorFlow SavedModel", "Save it from Keras: model.save('vgg.keras')."),
-    (b"GGUF", "a GGUF file", "These hold language models."),
-    (b"MATLAB", "a MATLAB file of an unknown version", "Save it with -v7 or -v7.3."),
+    *kinds.ARCHIVES,
+    Kind("a zip archive of something else", "Unpack it first, if it holds a weight file.", b"PK"),
+    Kind("a single NumPy array, or a pickle", "Use the .npz file, or another port.", b"\x93NUMPY"),
+    Kind("a pickle that is no torch file", "It could run code, so it is never loaded.", b"\x80"),
+    kinds.POINTER,
+    Kind(
+        "a TensorFlow SavedModel", "Save it from Keras: model.save('vgg.keras').", b"\x08\x01\x12"
+    ),
+    Kind("a GGUF file", "These hold language models.", b"GGUF"),
+    Kind("a MATLAB file of an unknown version", "Save it with -v7 or -v7.3.", b"MATLAB"),
+    kinds.EMPTY,
+    Kind(
+        "a TensorFlow Lite model",
+        "Use the model that it was made from.",
+        lambda head: head[4:8] == b"TFL3",
+    ),
+    kinds.TAR,
 )
+_TEXTS = (
+    kinds.PAGE,
+    Kind(
+        "a prototxt, which describes a net and has no weights",
+        "Use the .caffemodel.",
+        lambda head: kinds.is_text(head) and b"layer" in head.lower() and b"{" in head,
+    ),
+    Kind("text", "Fetch the weight file itself.", kinds.is_text),
+)
+_CHECKPOINT = Kind("a TensorFlow checkpoint", "These are not read; use another port.", b"")
+_UNKNOWN = Kind("of no format that is known", "Is it damaged, or cut short at its beginning?", b"")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +227,7 @@ def recognise(path: Path) -> Format:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
             raise WeightsError(f"'{path}' is no regular file.", "Expected a weight file.")
         with path.open("rb") as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(kinds.HEAD)
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - _TAIL))
             tail = stream.read(_TAIL)
@@ -219,37 +237,17 @@ def recognise(path: Path) -> Format:
         ) from error
     form = next((form for form in FORMATS if form.begins(head, size)), None)
     if form is None:
-        what, remedy = _something_else(head, tail)
+        other = _something_else(head, tail)
         raise WeightsError(
-            f"'{path}' is {what}.",
+            f"'{path}' is {other.what}.",
             "Expected a torch file, safetensors, caffemodel, .mat, .h5, .keras, .npz, .onnx or "
             "TensorFlow.js' model.json.",
-            remedy,
+            other.remedy,
         )
     return form
 
 
-def _something_else(head: bytes, tail: bytes) -> tuple[str, str]:
-    for start, what, remedy in _OTHERS:
-        if head.startswith(start):
-            return what, remedy
-    text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
-    signs = (
-        (not head, "empty", "Fetch it again."),
-        (head[4:8] == b"TFL3", "a TensorFlow Lite model", "Use the model that it was made from."),
-        (head[257:262] == b"ustar", "a tar archive", "Unpack it first."),
-        (tail == _TABLE_MAGIC, "a TensorFlow checkpoint", "These are not read; use another port."),
-        (text.startswith(_PAGES), "a web page instead of the file", "Fetch it again."),
-        (
-            _is_text(text) and "layer" in text and "{" in text,
-            "a prototxt, which describes a net and has no weights",
-            "Use the .caffemodel.",
-        ),
-        (_is_text(text), "text", "Fetch the weight file itself."),
-        (True, "of no format that is known", "Is it damaged, or cut short at its beginning?"),
-    )
-    return next((what, remedy) for sign, what, remedy in signs if sign)
-
-
-def _is_text(text: str) -> bool:
-    return text.isascii() and "".join(text.split()).isprintable()
+def _something_else(head: bytes, tail: bytes) -> Kind:
+    checkpoint = (_CHECKPOINT,) if tail == _TABLE_MAGIC else ()
+    choices: tuple[Kind, ...] = (*_OTHERS, *checkpoint, *_TEXTS, _UNKNOWN)
+    return next(kind for kind in choices if kind.fits(head))
