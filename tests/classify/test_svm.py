@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.svm import LinearSVC
+from sklearn.utils.class_weight import compute_sample_weight
 
 from vggfeat.classify import dual, svm
 from vggfeat.classify.linear import LinearOneVsRest
@@ -21,6 +22,7 @@ from vggfeat.classify.measures import MEASURES, Measure, average_precision, pred
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
     SvmSettings,
+    balanced,
     choose_c,
     fit,
     undecided,
@@ -36,6 +38,7 @@ def settings(**changed: object) -> SvmSettings:
         "grid": None,
         "choose_c": "shared",
         "difficult": "ignore",
+        "class_weight": "none",
         "measure": "voc2007",
         "seed": 0,
         "device": "cpu",
@@ -96,6 +99,34 @@ def objective_of(w: Any, b: Any, x: Any, y: Any, c: float, loss: str) -> float: 
     slack = np.maximum(0, 1 - y * (x.astype(np.float64) @ w + b))
     power = 1 if loss == "hinge" else 2
     return float(0.5 * (w @ w + b * b) + c * (slack**power).sum())
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_a_balanced_fit_is_linearsvcs(loss: str, solver: str) -> None:
+    """Of each class against the rest, as OneVsRestClassifier has it; difficult images apart."""
+    x, labels = data(80, 1)
+    labels[6:, 2] = -1
+    labels[::9, 1] = 0
+    ours = fit(x, labels, "abc", [0.5, 2.0, 8.0], settings(loss=loss, class_weight="balanced"))
+    for k, c in enumerate((0.5, 2.0, 8.0)):
+        used = labels[:, k] != 0
+        theirs = LinearSVC(
+            C=c, loss=loss, dual=True, class_weight="balanced", tol=1e-8, max_iter=10**6
+        ).fit(x[used].astype(np.float64), labels[used, k] > 0)
+        tolerance = 2e-3 if solver == "dual" else 5e-2  # that of LinearSVC's own stop
+        assert np.allclose(ours.coef[k], theirs.coef_[0], atol=tolerance)
+        assert ours.intercept[k] == pytest.approx(theirs.intercept_[0], abs=tolerance)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    _, labels = data(60, 2)
+    labels[::7, 1] = 0
+    for k, own in enumerate(balanced(labels).T):
+        used = labels[:, k] != 0
+        theirs = compute_sample_weight("balanced", labels[used, k])
+        assert own[used] == pytest.approx(theirs, rel=1e-12)
+        assert own[used].mean() == pytest.approx(1)
+        assert (own[~used] == 1).all()
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])

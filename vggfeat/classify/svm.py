@@ -50,6 +50,7 @@ class SvmSettings:
         grid: Values of C; None for 2^-4 ... 2^7, growing.
         choose_c: One C for all classes, or one each.
         difficult: Images of label 0 are left out, or negatives.
+        class_weight: "balanced" as in `balanced`; "none" for the same C on both sides.
         measure: What C is chosen by: a name in `MEASURES`.
         seed: Of the coordinate order.
         device: "cpu", or the GPU that solves first; what it leaves, the processor finishes.
@@ -60,6 +61,7 @@ class SvmSettings:
     grid: tuple[float, ...] | None
     choose_c: Literal["shared", "per-class"]
     difficult: Literal["ignore", "negative"]
+    class_weight: Literal["none", "balanced"]
     measure: str
     seed: int
     device: str
@@ -183,6 +185,27 @@ def fit(
     )
 
 
+def balanced(labels: Labels) -> Doubles:
+    """Return what each image's C is multiplied by where both sides of a class weigh the same.
+
+    scikit-learn's n / (2 n_side), for every class as the binary problem that it is: an image may
+    show several classes, so that n / (K n_k) has no meaning, and here the mean weight is 1, so that
+    a C means what it means without weights.
+
+    Args:
+        labels: (n, K) in {+1, −1, 0}, where images of 0 take no part; each class has both sides.
+
+    Returns:
+        (n, K); 1 for images that take no part.
+    """
+    used = (labels != 0).sum(axis=0)
+    sides = (labels > 0).sum(axis=0), (labels < 0).sum(axis=0)
+    weights: Doubles = np.ones(labels.shape)
+    for side, count in zip((labels > 0, labels < 0), sides, strict=True):
+        weights = np.where(side, used / (2 * count), weights)
+    return weights
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Found:
     """L fitted SVMs, in the order of the learnable classes."""
@@ -247,6 +270,7 @@ class _SharedGram:
         self.learnable = _learnable(labels)
         self._x = x
         self._y = labels[:, self.learnable].astype(np.float64)
+        self._weights = balanced(self._y) if settings.class_weight == "balanced" else None
         self._settings = settings
         self._gap = _FINE_GAP if len(x) <= _FEW else _GAP
         self._gram: Floats | None = None
@@ -262,7 +286,8 @@ class _SharedGram:
         """Fit every learnable class; `c` has K values."""
         from vggfeat.classify import dual
 
-        exact = dual.needs_exact(c, self._gap)
+        heaviest = 1 if self._weights is None else float(self._weights.max(initial=0))
+        exact = dual.needs_exact(c * heaviest, self._gap)
         if self._gram is None or (exact and self._gram.dtype != np.float64):
             whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
             self._gram = whole(exact=exact)
@@ -272,13 +297,16 @@ class _SharedGram:
         settings = self._settings
         problems = (self._y, c[self.learnable], settings.loss)
         if self._admm:
-            self._last = self._admm.solve(problems, self._gap, self._last, lambda: check(0))
+            self._last = self._admm.solve(
+                problems, self._gap, self._last, lambda: check(0), self._weights
+            )
         self._last = found = dual.solve(
             self._gram,
             problems,
             dual.Effort(gap=self._gap, seed=settings.seed, threads=settings.workers),
             start=self._last,
             check=check,
+            weights=self._weights,
         )
         beta = (found.alpha * self._y).astype(self._gram.dtype)  # as fine as what it comes from
         return _Found(
@@ -362,9 +390,11 @@ def _fit_one(
         random_state=settings.seed,
     )
     used = (labels != 0).astype(np.float64)  # LIBLINEAR drops rows of weight 0, without a copy here
+    if settings.class_weight == "balanced":
+        used *= balanced(labels[:, None])[:, 0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted and reported instead
-        svm.fit(x, labels > 0, sample_weight=used if (used == 0).any() else None)
+        svm.fit(x, labels > 0, sample_weight=used if (used != 1).any() else None)
     return row, svm.coef_[0], float(svm.intercept_[0]), bool(svm.n_iter_ < _MAX_ITERATIONS)
 
 

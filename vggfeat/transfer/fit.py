@@ -70,6 +70,7 @@ def fit_and_score(
         grid=recipe.grid,
         choose_c=recipe.choose_c,
         difficult=recipe.difficult,
+        class_weight=recipe.class_weight,
         measure=recipe.measure,
         seed=recipe.seed,
         device=device_of(device_names(machine.device)[0]),
