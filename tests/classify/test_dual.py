@@ -201,9 +201,7 @@ def test_a_weight_of_2_is_the_image_twice(loss: Loss) -> None:
     twice = np.concatenate([np.arange(90), np.arange(0, 90, 3)])
     same = solve(gram_matrix(x[twice], exact=True), (y[twice], penalties, loss), effort)
     assert found.primal == pytest.approx(same.primal, rel=2e-8)
-    assert weights(x, y, found)[0] == pytest.approx(
-        weights(x[twice], y[twice], same)[0], abs=1e-3
-    )
+    assert weights(x, y, found)[0] == pytest.approx(weights(x[twice], y[twice], same)[0], abs=1e-3)
 
 
 def test_weights_of_1_change_no_bit() -> None:

@@ -69,6 +69,7 @@ def open_csv(wanted: Wanted) -> Dataset:
         classes=classes,
         items=sorted_items(items),
         splits=(Split(**{p: _part(ids, of_item, classes, same) for p, ids in parts.items()}),),
+        given=any(part for _, _, part in rows),
     )
 
 

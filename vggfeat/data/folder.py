@@ -71,6 +71,7 @@ def open_folder(wanted: Wanted) -> Dataset:
         items=tuple(item for item in items if item.id in kept),
         splits=(split,),
         ignored=(*sorted(ignored), *(item.id for item in items if item.id not in kept)),
+        given=any(not i.startswith(f"{name}/") for own in chosen.values() for i, name in own),
     )
 
 

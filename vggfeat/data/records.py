@@ -82,6 +82,15 @@ class Part:
             order = [i for round_ in rounds for i in round_ if i is not None]
         return self._of(sorted(order[:count]))
 
+    def joined(self, other: Part) -> Part:
+        """Return the images of both, sorted by id."""
+        both = Part(
+            ids=self.ids + other.ids,
+            labels=np.concatenate([self.labels, other.labels]),
+            images=self.images + other.images,
+        )
+        return both._of(sorted(range(len(both.ids)), key=both.ids.__getitem__))
+
     def _of(self, rows: Sequence[int]) -> Part:
         return Part(
             ids=tuple(self.ids[row] for row in rows),
@@ -92,11 +101,19 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Train, val and test, which share no image."""
+    """Train, val and test, which share no image.
+
+    Attributes:
+        train: To fit with.
+        val: To choose C on, and then to fit with.
+        test: To measure on.
+        shots: How many images of each class were drawn for train and val; None where all are in.
+    """
 
     train: Part
     val: Part
     test: Part
+    shots: int | None = None
 
     def __post_init__(self) -> None:
         for first, second in combinations(PARTS, 2):
@@ -152,6 +169,7 @@ class Dataset:
         items: Sorted by id.
         splits: One or more.
         ignored: Files that were found and are not images.
+        given: Whether it says its parts itself; else they were made by a hash of seed and id.
     """
 
     name: str
@@ -160,6 +178,7 @@ class Dataset:
     items: tuple[Item, ...]
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
+    given: bool = True
 
     def __post_init__(self) -> None:
         whole = {item.id: item.image for item in self.items if item.image is not None}

@@ -10,7 +10,7 @@ from vggfeat.errors import DatasetError
 _SHARE = 0.2  # of the images that become test, and of the rest that become val
 
 
-def hash_order(ids: Iterable[str], seed: int) -> list[str]:
+def hash_order(ids: Iterable[str], seed: int | str) -> list[str]:
     """Return ids in the order of a hash of seed and id: the same on every platform, for ever.
 
     >>> hash_order(["a", "b", "c"], seed=0)
@@ -41,7 +41,7 @@ def divided(ids: Sequence[str], seed: int, name: str) -> dict[str, list[str]]:
     return {"test": order[:test], **without_val(order[test:], seed)}
 
 
-def without_val(ids: Sequence[str], seed: int) -> dict[str, list[str]]:
+def without_val(ids: Sequence[str], seed: int | str) -> dict[str, list[str]]:
     """Take val away from train by hash: a fifth, at least one if there are two."""
     order = hash_order(ids, seed)
     val = max(1, round(_SHARE * len(order))) if len(order) > 1 else 0
