@@ -208,8 +208,8 @@ def test_younger_fields_leave_no_trace_at_their_default() -> None:
         ({"pool": True}, "pool = true without folds"),
         ({"draws": 3}, "draws = 3 without shots"),
         ({"folds": 1}, "folds = 1"),
-        ({"shots": [0]}, "shots = 0"),
-        ({"shots": []}, "shots = ()"),
+        ({"shots": [0]}, "Shots (0,)"),
+        ({"shots": []}, "Shots ()"),
         ({"class_weight": "balance"}, "Did you mean 'balanced'?"),
     ],
 )

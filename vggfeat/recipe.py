@@ -177,7 +177,7 @@ class Draft(_Record):
     class_weight: Literal["none", "balanced"] = "none"
     folds: int | None = Field(default=None, ge=2)
     pool: bool = False
-    shots: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
+    shots: tuple[int, ...] | None = None
     draws: int = Field(default=5, ge=1)
     measure: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -254,7 +254,11 @@ class Draft(_Record):
 
     @field_validator("shots")
     @classmethod
-    def _ascending_shots(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    def _sound_shots(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or min(value) < 1):
+            raise RecipeError(
+                f"Shots {value}.", "Expected whole numbers from 1.", "For example --shots 1,2,4,8."
+            )
         return None if value is None else tuple(sorted(set(value)))
 
     @model_serializer(mode="wrap")

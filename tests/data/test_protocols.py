@@ -126,7 +126,7 @@ def test_boxes_on_one_image_are_in_one_part() -> None:
 
 def test_parts_of_its_own_are_put_together_on_demand_only() -> None:
     own = dataset(one_class(np.arange(30) % 2), given=True)
-    with pytest.raises(DatasetError, match="'folder:photos' says itself which.*--pool"):
+    with pytest.raises(DatasetError, match=r"'folder:photos' says itself which.*--pool"):
         folded(own, 5, 0)
     assert len(folded(own, 5, 0, pool=True).splits) == 5
 
@@ -135,7 +135,7 @@ def test_a_test_part_without_labels_is_not_pooled() -> None:
     own = dataset(one_class(np.arange(30) % 2), given=True)
     [split] = own.splits
     hidden = replace(split, test=replace(split.test, labels=np.zeros_like(split.test.labels)))
-    with pytest.raises(DatasetError, match="The 1 test images of 'folder:photos' have no labels"):
+    with pytest.raises(DatasetError, match=r"The 1 test images of 'folder:photos' have no labels"):
         folded(replace(own, splits=(hidden,)), 5, 0, pool=True)
 
 
@@ -143,7 +143,7 @@ def test_more_folds_than_images_are_refused_and_small_classes_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     small = dataset(one_class(np.repeat([0, 1, 2], [9, 2, 3])))
-    with pytest.raises(DatasetError, match="10 folds .* largest class has 9 images.*--folds 9"):
+    with pytest.raises(DatasetError, match=r"10 folds .* largest class has 9 images.*--folds 9"):
         folded(small, 10, 0)
     assert not caplog.messages
     folded(small, 5, 0)

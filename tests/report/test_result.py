@@ -161,7 +161,7 @@ def test_results_of_format_3_are_read(tmp_path: Path) -> None:
         if document["format_version"] != 3:
             continue
         result = Result.read(path)
-        assert result.format_version == 5
+        assert result.format_version == 6
         assert (result.intervals, result.chance, result.resamples) == ({}, {}, None)
         for record, old in zip(result.classes, document["classes"], strict=True):
             fields = {"voc2007": "voc2007", "voc2010": "voc2010", "mean_class_recall": "recall"}
@@ -180,6 +180,14 @@ def test_results_of_format_4_are_read(tmp_path: Path) -> None:
         del old["stores"][0][name]
     for name in ("intervals", "chance"):
         del old["splits"][0][name]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    assert Result.read(path) == SAMPLE
+
+
+def test_results_of_format_5_are_read(tmp_path: Path) -> None:
+    old = json.loads(SAMPLE.model_dump_json()) | {"format_version": 5}
+    del old["shots"]
     path = tmp_path / "old.json"
     path.write_text(json.dumps(old))
     assert Result.read(path) == SAMPLE

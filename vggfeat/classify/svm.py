@@ -28,7 +28,6 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_GRID = tuple(2.0**k for k in range(-4, 8))
 _OUTERMOST = 15  # the grid grows to 2^±15 at most
-_FALLBACK_C = 1.0  # where no validation image has a class, so that nothing can be measured
 _SAME = 1e-12  # two measured values closer than this are equal: means are rounded
 # Relative duality gap. The order of scores hangs on it, and with few images one that moves is seen
 # in the printed figures: at 1e-4 by up to 4 points. For few, the finer one costs next to nothing.
@@ -113,7 +112,7 @@ def choose_c(
     Among values that measure the same it takes the one nearest 1 in log2, of two the smaller.
     The default grid grows only for a value at its edge that measures better than all others.
     Deviates: the design takes the smaller of equals, which on a level measure runs to 2^-15, and
-    all scores towards 0.
+    all scores towards 0. Where nothing can be measured all values are equal.
 
     Args:
         train: (n, D) descriptors and (n, K) labels.
@@ -138,7 +137,7 @@ def choose_c(
             equals = _equals(measured, settings.choose_c)
             todo = [] if settings.grid else _beyond(grid, equals)
     return CSearch(
-        c=tuple(_nearest_1(values) for values in equals),
+        c=tuple(_nearest_1(values or grid) for values in equals),
         grid=tuple(grid),
         scores=np.array([measured[c][1] for c in grid]),
         means=tuple(measured[c][0] for c in grid),
@@ -426,8 +425,8 @@ def _equals(
 
 
 def _nearest_1(values: Sequence[float]) -> float:
-    """Return the value nearest 1 in log2, of two the smaller; 1 itself of none."""
-    return min(values, key=lambda c: (abs(math.log2(c)), c), default=_FALLBACK_C)
+    """Return the value nearest 1 in log2, of two the smaller."""
+    return min(values, key=lambda c: (abs(math.log2(c)), c))
 
 
 def _beyond(grid: list[float], equals: Sequence[tuple[float, ...]]) -> list[float]:

@@ -34,6 +34,7 @@ from vggfeat.transfer.origin import as_run, origin
 from vggfeat.transfer.samples import Block, blocks_of, read_sample, used_store
 from vggfeat.transfer.score import (
     Evaluation,
+    final,
     result_of,
     split_run,
 )
@@ -69,7 +70,9 @@ def evaluate(
         runs = []
         for index, split in enumerate(dataset.splits, 1):
             if len(dataset.splits) > 1:
-                _log.info("split %d of %d", index, len(dataset.splits))
+                few = "" if split.shots is None else f", {split.shots} images of each class"
+                which = recipe.repeats.removesuffix("s")
+                _log.info("%s %d of %d%s", which, index, len(dataset.splits), few)
             with timed(seconds, "read descriptors"):
                 samples = {
                     part: read_sample(blocks, getattr(split, part), recipe) for part in PARTS
@@ -78,7 +81,7 @@ def evaluate(
             with timed(seconds, "measure"):
                 runs.append(split_run(samples, fitted, dataset, recipe, index))
     result = result_of(recipe, dataset, used, runs, seconds).published()
-    return Evaluation(result=result, runs=tuple(runs), origin=origin(recipe, used))
+    return Evaluation(result=result, runs=final(runs), origin=origin(recipe, used))
 
 
 @contextmanager

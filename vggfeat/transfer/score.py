@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from vggfeat.report.result import (
     Example,
     Result,
     Search,
+    Shots,
     SplitOutcome,
     StoreUsed,
 )
@@ -144,7 +145,9 @@ def class_means(splits: Sequence[tuple[ClassResult, ...]]) -> tuple[ClassResult,
         values = {
             name: _mean([result.values[name] for result in of_class]) for name in of_class[0].values
         }
-        merged.append(of_class[0].model_copy(update={"values": values}))
+        notes = [f"{r.note} ({n} of {len(splits)})" for n, r in enumerate(of_class, 1) if r.note]
+        note = of_class[0].note or next(iter(notes), None)
+        merged.append(of_class[0].model_copy(update={"values": values, "note": note}))
     return tuple(merged)
 
 
@@ -226,6 +229,7 @@ class SplitRun:
     """What one split has given.
 
     Attributes:
+        shots: How many training images of each class were drawn; None for all there are.
         samples: Of train, val and test; their descriptors only where there is one split, since
             those of several need not fit into memory together.
         fitted: The search, the classifiers and the test scores.
@@ -235,6 +239,7 @@ class SplitRun:
         confusion: Counts of (true, predicted) classes; empty where an image has any number.
     """
 
+    shots: int | None
     samples: dict[str, Sample]
     fitted: Fitted
     outcome: SplitOutcome
@@ -249,7 +254,7 @@ class Evaluation:
 
     Attributes:
         result: What is written and published, without paths of this machine.
-        runs: One for each split.
+        runs: One for each split of the result.
         origin: What the classifiers keep of this machine; see `vggfeat.transfer.origin`.
     """
 
@@ -280,6 +285,7 @@ def split_run(
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
     return SplitRun(
+        shots=dataset.splits[split - 1].shots,
         samples=samples,
         fitted=fitted,
         outcome=SplitOutcome(
@@ -327,9 +333,11 @@ def result_of(
         recipe: Of the experiment.
         dataset: Its own.
         stores: One for each net and region.
-        runs: One for each split.
+        runs: One for each split; of several numbers of training images the largest one makes the
+            result, and what the others gave stands in its `shots`.
         seconds: Time of each step.
     """
+    shots, all_runs, runs = shots_of(runs, recipe), runs, final(runs)
     outcomes = tuple(run.outcome for run in runs)
     classes = tuple(
         one.model_copy(update={"interval": interval([run.confidence.own[k] for run in runs])})
@@ -347,6 +355,7 @@ def result_of(
         stores=stores,
         descriptor_size=runs[0].fitted.classifier.coef.shape[1],
         splits=outcomes,
+        shots=shots,
         classes=classes,
         confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
@@ -356,18 +365,70 @@ def result_of(
         resamples=RESAMPLES,
         measure=recipe.measure,
         score=values.get(recipe.measure),
-        warnings=_warnings(stores, classes, runs),
+        warnings=(
+            *_warnings(stores, classes, all_runs, recipe),
+            *(
+                f"{one.short} of {len(classes)} classes have fewer than {one.images} training "
+                "images, and train with all they have."
+                for one in shots
+                if one.short
+            ),
+        ),
         seconds=seconds,
         versions=versions(),
     )
+
+
+def final(runs: Sequence[SplitRun]) -> tuple[SplitRun, ...]:
+    """Return the runs that a result is made of: those of the most training images of each class."""
+    return tuple(run for run in runs if run.shots == runs[-1].shots)
+
+
+def shots_of(runs: Sequence[SplitRun], recipe: Recipe) -> tuple[Shots, ...]:
+    """Return what each number of training images of each class gave, over its draws.
+
+    Args:
+        runs: One for each number and draw, the numbers ascending.
+        recipe: Says by which measure.
+    """
+    found = []
+    for images in recipe.shots or ():
+        own = [run for run in runs if run.shots == images]
+        values, deviations = split_means([run.outcome.means for run in own])
+        short = np.any([[c.train < images for c in run.classes] for run in own], axis=0)
+        found.append(
+            Shots(
+                images=images,
+                short=int(short.sum()),
+                scores=tuple(run.outcome.means[recipe.measure] for run in own),
+                means=values,
+                deviations=deviations,
+            )
+        )
+    return tuple(found)
+
+
+def _unchosen(runs: Sequence[SplitRun]) -> Iterator[str]:
+    """Say where validation could not tell any C, by the number of training images."""
+    for shots in dict.fromkeys(run.shots for run in runs):
+        own = [run.outcome for run in runs if run.shots == shots]
+        c = [one.c for one in own if None in one.search.means]
+        if c:
+            where = "" if shots is None else f"{shots} training images of each class: "
+            yield (
+                f"{where}No C could be chosen, since no class can be measured on val; "
+                f"it is {', '.join(f'{value:.4g}' for value in c[0])}."
+            )
 
 
 def _warnings(
     stores: tuple[StoreUsed, ...],
     classes: tuple[ClassResult, ...],
     runs: Sequence[SplitRun],
+    recipe: Recipe,
 ) -> tuple[str, ...]:
     found = []
+    all_runs, runs = runs, final(runs)
     searches = [run.outcome.search for run in runs]
     for store in stores:
         if store.substitute:
@@ -377,12 +438,12 @@ def _warnings(
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
-    if any(mean is None for search in searches for mean in search.means):
-        found.append("No C could be chosen, since no class can be measured on val; it is 1.")
+    found += _unchosen(all_runs)
     names = [c.name for c in classes]
     for index, run in enumerate(runs, 1):
         if doubt := undecided(run.fitted.search, names):
-            found.append(f"Split {index}: {doubt}" if len(runs) > 1 else doubt)
+            which = recipe.repeats.removesuffix("s").capitalize()
+            found.append(f"{which} {index}: {doubt}" if len(runs) > 1 else doubt)
     if any(search.at_edge for search in searches):
         found.append("A chosen C lies at the edge of the grid.")
     if failed := sum(search.not_converged for search in searches):
