@@ -154,12 +154,15 @@ def test_more_folds_than_images_are_refused_and_small_classes_told(
 def test_a_draw_takes_so_many_of_each_class_and_more_of_the_same() -> None:
     plain = dataset(one_class(np.arange(122) % 4))
     [own] = plain.splits
-    found = drawn(plain, (1, 5, 10), 3, 0).splits
-    assert [split.shots for split in found] == [1] * 3 + [5] * 3 + [10] * 3
-    for split in found:
+    made = drawn(plain, (1, 5, 10), 3, 0)
+    found = made.splits
+    assert made.shots == (1,) * 3 + (5,) * 3 + (10,) * 3
+    assert [made.shots_of(n) for n in (1, 9)] == [1, 10]
+    assert plain.shots_of(1) is None
+    for split, images in zip(found, made.shots, strict=True):
         of_class = [(part.labels > 0).sum(axis=0).tolist() for part in split.parts]
-        val = {1: 0, 5: 1, 10: 2}[split.shots or 0]
-        assert of_class[:2] == [[(split.shots or 0) - val] * 4, [val] * 4]
+        val = {1: 0, 5: 1, 10: 2}[images]
+        assert of_class[:2] == [[images - val] * 4, [val] * 4]
         assert split.test == own.test
     for few, more in zip(found, found[3:], strict=False):
         assert {*few.train.ids, *few.val.ids} < {*more.train.ids, *more.val.ids}

@@ -14,6 +14,7 @@ from tests.conftest import photo
 from vggfeat.errors import DatasetError
 from vggfeat.extraction.workers import extract
 from vggfeat.recipe import Machine, Recipe
+from vggfeat.report.paper import substitutes
 from vggfeat.report.result import Result
 from vggfeat.report.text import result_text
 from vggfeat.transfer.run import evaluate, write, write_report
@@ -88,8 +89,9 @@ def test_few_images_of_each_class_give_a_curve(
     assert len(few.scores) == len(more.scores) == len(result.splits) == len(evaluation.runs) == 3
     assert more.means["mean_class_recall"] == result.score
     assert more.deviations == result.deviations
-    assert few.means["mean_class_recall"] == pytest.approx(np.mean([*few.scores]))
-    assert few.deviations["mean_class_recall"] == pytest.approx(np.std([*few.scores], ddof=1))
+    scores = [score for score in few.scores if score is not None]
+    assert few.means["mean_class_recall"] == pytest.approx(np.mean(scores))
+    assert few.deviations["mean_class_recall"] == pytest.approx(np.std(scores, ddof=1))
     assert [split.sizes for split in result.splits] == [{"train": 8, "val": 3, "test": 5}] * 3
     assert len({split.samples["test"].ids for split in evaluation.runs}) == 1
     assert "1 of 3 classes have fewer than 4 training images" in caplog.text
@@ -150,6 +152,10 @@ def test_a_folder_with_parts_is_not_folded_unless_they_are_pooled(tmp_path: Path
 
 def test_the_paper_has_neither_folds_nor_weights(described: tuple[Path, Machine]) -> None:
     root, machine = described
-    result = evaluate(recipe(root, folds=2, class_weight="balanced"), machine, Watch()).result
+    changed = {"folds": 2, "class_weight": "balanced", "grid": [1.0]}
+    result = evaluate(recipe(root, **changed), machine, Watch()).result
     kept = json.loads(result.model_dump_json())["recipe"]
     assert (kept["folds"], kept["class_weight"]) == (2, "balanced")
+    reasons = substitutes(result)
+    assert "balanced class weights" in reasons
+    assert "folds of its images in the place of its splits" in reasons

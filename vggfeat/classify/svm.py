@@ -20,6 +20,7 @@ import numpy as np
 from vggfeat.child import others_kept_safe
 from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.measures import Doubles, Floats, Labels, measure_of
+from vggfeat.classify.probability import fit_sigmoids
 
 if TYPE_CHECKING:  # who reads a classifier, or what a search has found, fits nothing
     from vggfeat.classify import admm, dual
@@ -85,6 +86,7 @@ class CSearch:
         not_converged: How many of them did not converge.
         solver: "dual", or "LinearSVC" where the Gram matrix does not fit into memory.
         gap: The largest relative duality gap; NaN for LinearSVC, which tells none.
+        sigmoids: (K, 2), fitted to the validation scores at the chosen C; see `fit_sigmoids`.
     """
 
     c: tuple[float, ...]
@@ -99,6 +101,7 @@ class CSearch:
     not_converged: int
     solver: str
     gap: float
+    sigmoids: Doubles
 
 
 def choose_c(
@@ -122,6 +125,7 @@ def choose_c(
     """
     labels = _training_labels(train[1], settings)
     measured: dict[float, tuple[float, Doubles]] = {}
+    scored: dict[float, Doubles] = {}  # of val: few numbers beside the Gram matrix of train
     todo = list(settings.grid or DEFAULT_GRID)
     fits, failed, gap = 0, 0, float("nan")
     with _solver(train[0], labels, settings) as solver:
@@ -130,14 +134,16 @@ def choose_c(
                 scores = np.full(val[1].shape, np.nan)
                 found = solver.fit(np.full(labels.shape[1], c), check)
                 scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
-                measured[c] = measure_of(settings.measure).of_all(scores, val[1])
+                measured[c], scored[c] = measure_of(settings.measure).of_all(scores, val[1]), scores
                 fits, failed = fits + len(found.intercept), failed + found.not_converged
                 gap = np.fmax(gap, found.gap)
             grid = sorted(measured)
             equals = _equals(measured, settings.choose_c)
             todo = [] if settings.grid else _beyond(grid, equals)
+    chosen = tuple(_nearest_1(values or grid) for values in equals)
+    at_chosen = np.stack([scored[c][:, k] for k, c in enumerate(chosen)], axis=1)
     return CSearch(
-        c=tuple(_nearest_1(values or grid) for values in equals),
+        c=chosen,
         grid=tuple(grid),
         scores=np.array([measured[c][1] for c in grid]),
         means=tuple(measured[c][0] for c in grid),
@@ -149,6 +155,7 @@ def choose_c(
         not_converged=failed,
         solver=solver.name,
         gap=float(gap),
+        sigmoids=fit_sigmoids(at_chosen, _training_labels(val[1], settings)),
     )
 
 
@@ -268,8 +275,9 @@ class _SharedGram:
         self.name = f"dual, {settings.device}" if self._admm else "dual"
         self.learnable = _learnable(labels)
         self._x = x
-        self._y = labels[:, self.learnable].astype(np.float64)
-        self._weights = balanced(self._y) if settings.class_weight == "balanced" else None
+        own = labels[:, self.learnable]
+        self._y = own.astype(np.float64)
+        self._weights = balanced(own) if settings.class_weight == "balanced" else None
         self._settings = settings
         self._gap = _FINE_GAP if len(x) <= _FEW else _GAP
         self._gram: Floats | None = None

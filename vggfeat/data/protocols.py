@@ -86,8 +86,9 @@ def drawn(dataset: Dataset, shots: Sequence[int], draws: int, seed: int) -> Data
             which = draw % len(pools)
             train, val = _few(pools[which], images, f"{seed}/draw {draw + 1}")
             test = dataset.splits[which].test
-            splits.append(Split(train=train, val=val, test=test, shots=images))
-    return replace(dataset, splits=tuple(splits))
+            splits.append(Split(train=train, val=val, test=test))
+    each = tuple(images for images in shots for _ in range(draws))
+    return replace(dataset, splits=tuple(splits), shots=each)
 
 
 def _whole(dataset: Dataset, *, pool: bool) -> Part:

@@ -101,19 +101,11 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Train, val and test, which share no image.
-
-    Attributes:
-        train: To fit with.
-        val: To choose C on, and then to fit with.
-        test: To measure on.
-        shots: How many images of each class were drawn for train and val; None where all are in.
-    """
+    """Train, val and test, which share no image."""
 
     train: Part
     val: Part
     test: Part
-    shots: int | None = None
 
     def __post_init__(self) -> None:
         for first, second in combinations(PARTS, 2):
@@ -170,6 +162,8 @@ class Dataset:
         splits: One or more.
         ignored: Files that were found and are not images.
         given: Whether it says its parts itself; else they were made by a hash of seed and id.
+        shots: For each split, how many images of each class were drawn for train and val; empty
+            where none were drawn, and all are in.
     """
 
     name: str
@@ -179,6 +173,7 @@ class Dataset:
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
     given: bool = True
+    shots: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         whole = {item.id: item.image for item in self.items if item.image is not None}
@@ -198,6 +193,10 @@ class Dataset:
         row_of = {item.id: item.image or item.id for item in self.items}
         whole = {row_of[item.id]: Item(row_of[item.id], item.source) for item in self.items}
         return Regions(items=sorted_items(whole.values()), row_of=row_of)
+
+    def shots_of(self, split: int) -> int | None:
+        """Return how many images of each class a split, counted from 1, trains with; None for all."""
+        return self.shots[split - 1] if self.shots else None
 
     def limited(self, count: int | None) -> Dataset:
         """Keep `count` images of each part, round-robin over classes where each image has one."""

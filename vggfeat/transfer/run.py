@@ -70,7 +70,8 @@ def evaluate(
         runs = []
         for index, split in enumerate(dataset.splits, 1):
             if len(dataset.splits) > 1:
-                few = "" if split.shots is None else f", {split.shots} images of each class"
+                shots = dataset.shots_of(index)
+                few = "" if shots is None else f", {shots} images of each class"
                 which = recipe.repeats.removesuffix("s")
                 _log.info("%s %d of %d%s", which, index, len(dataset.splits), few)
             with timed(seconds, "read descriptors"):

@@ -285,7 +285,7 @@ def split_run(
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
     return SplitRun(
-        shots=dataset.splits[split - 1].shots,
+        shots=dataset.shots_of(split),
         samples=samples,
         fitted=fitted,
         outcome=SplitOutcome(
