@@ -132,11 +132,12 @@ def choose_c(
         while todo:
             for c in todo:
                 scores = np.full(val[1].shape, np.nan)
-                found = solver.fit(np.full(labels.shape[1], c), check)
-                scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
+                if len(scores):  # else there is nothing to choose by
+                    found = solver.fit(np.full(labels.shape[1], c), check)
+                    scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
+                    fits, failed = fits + len(found.intercept), failed + found.not_converged
+                    gap = np.fmax(gap, found.gap)
                 measured[c], scored[c] = measure_of(settings.measure).of_all(scores, val[1]), scores
-                fits, failed = fits + len(found.intercept), failed + found.not_converged
-                gap = np.fmax(gap, found.gap)
             grid = sorted(measured)
             equals = _equals(measured, settings.choose_c)
             todo = [] if settings.grid else _beyond(grid, equals)

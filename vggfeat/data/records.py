@@ -195,7 +195,7 @@ class Dataset:
         return Regions(items=sorted_items(whole.values()), row_of=row_of)
 
     def shots_of(self, split: int) -> int | None:
-        """Return how many images of each class a split, counted from 1, trains with; None for all."""
+        """Return how many images of each class split 1, 2, … trains with; None for all."""
         return self.shots[split - 1] if self.shots else None
 
     def limited(self, count: int | None) -> Dataset:

@@ -116,6 +116,9 @@ class Confidence:
     chance: dict[str, float | None]
 
 
+_UNKNOWN = Confidence(means={}, own=np.empty((0, 0)), chance={})
+
+
 def confidence(
     labels: Labels, scores: Scores, kind: Kind, measure: str, draw: tuple[int, int]
 ) -> Confidence:
@@ -280,7 +283,9 @@ def split_run(
     test = samples["test"]
     measured = test.labels, scores, dataset.kind, recipe.measure
     values, counted = means(*measured)
-    trust = confidence(*measured, (recipe.seed, split))
+    # of draws of fewer images than the most a result keeps their scores alone
+    whole = dataset.shots_of(split) == dataset.shots_of(len(dataset.splits))
+    trust = confidence(*measured, (recipe.seed, split)) if whole else _UNKNOWN
     published = published_ids(item.id for item in dataset.items)
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
@@ -299,7 +304,7 @@ def split_run(
                 fits=search.fits + int((~np.isnan(classifier.intercept)).sum()),
                 not_converged=search.not_converged + classifier.not_converged,
                 solver=search.solver,
-                gap=number(max(search.gap, classifier.gap)),
+                gap=number(np.fmax(search.gap, classifier.gap)),
             ),
             c=tuple(sorted(set(search.c))),
             means=values,
