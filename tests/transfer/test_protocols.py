@@ -98,7 +98,7 @@ def test_few_images_of_each_class_give_a_curve(
     warned = "\n".join(result.warnings)
     assert "1 of 3 classes have fewer than 4 training images, and train with all" in warned
     assert (
-        "1 training images of each class: No C could be chosen, since no class can be measured "
+        "1 training image of each class: No C could be chosen, since no class can be measured "
         "on val; it is 1." in warned
     )
     assert forwards == []

@@ -419,7 +419,8 @@ def _unchosen(runs: Sequence[SplitRun]) -> Iterator[str]:
         own = [run.outcome for run in runs if run.shots == shots]
         c = [one.c for one in own if None in one.search.means]
         if c:
-            where = "" if shots is None else f"{shots} training images of each class: "
+            noun = "image" if shots == 1 else "images"
+            where = "" if shots is None else f"{shots} training {noun} of each class: "
             yield (
                 f"{where}No C could be chosen, since no class can be measured on val; "
                 f"it is {', '.join(f'{value:.4g}' for value in c[0])}."
