@@ -72,7 +72,8 @@ def test_processes_that_fit_import_nothing_of_the_folder(trap: Path) -> None:
         from vggfeat.classify import svm
         svm._SMALL = 0
         settings = svm.SvmSettings(loss="hinge", grid=(1.0,), choose_c="shared",
-            difficult="ignore", measure="voc2007", seed=0, device="cpu", workers=2)
+            difficult="ignore", class_weight="none", measure="voc2007", seed=0, device="cpu",
+            workers=2)
         x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
         labels = np.where(np.arange(20)[:, None] % 2 == np.arange(2), 1, -1).astype(np.int8)
         with svm._LinearSvcs(x, labels, settings) as solver:

@@ -300,6 +300,25 @@ def test_the_page_on_looking_runs_as_it_stands(photos: Path) -> None:
     assert " ".join(said) == code.partition("  # ")[2].strip()
 
 
+@pytest.mark.slow
+def test_the_page_on_protocols_runs_as_it_stands(photos: Path, forwards: list[int]) -> None:
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    printed, described = [], []
+    for block in BLOCK.finditer(page):
+        for line in block["text"].splitlines() if not block["mark"] else ():
+            done = CliRunner().invoke(main, shlex.split(line)[1:])
+            assert done.exit_code == 0, done.output
+            printed.append(done.stdout)
+            described.append(sum(forwards))
+            forwards.clear()
+    assert described == [10 * 2, 0, 0, 0, 0]  # the store serves them all
+    _, weighed, folded, few, page_of = printed
+    assert "over 2 of 2 classes" in weighed
+    assert "standard deviation of 5 folds" in folded
+    assert [line.split()[0] for line in few.splitlines() if " ± " in line][-3:] == ["1", "2", "4"]
+    assert "training images of each class" in Path(page_of.strip()).read_text()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.name)
 def test_every_recipe_parses_and_is_listed(path: Path) -> None:
     recipe = Recipe.from_toml(path)

@@ -35,12 +35,24 @@ CHANGED: dict[str, Any] = {
     "grid": [0.5, 1.0],
     "choose_c": "per-class",
     "difficult": "negative",
+    "class_weight": "balanced",
+    "folds": 5,
+    "pool": True,
+    "shots": [1, 4],
+    "draws": 3,
     "measure": "voc2010",
     "seed": 1,
     "limit": 5,
     "name": "mine",
     "paper": PAPER,
     "ablation": {"base": "voc2007-vgg16", "question": "loss", "answer": "squared_hinge"},
+}
+
+
+NEEDED: dict[str, dict[str, Any]] = {  # what makes sense of a field
+    "regions": {"dataset": "voc2012-action"},
+    "pool": {"folds": 5},
+    "draws": {"shots": [1, 4]},
 }
 
 
@@ -160,9 +172,9 @@ def test_every_field_has_a_changed_value_here() -> None:
 
 @pytest.mark.parametrize("field", sorted(set(CHANGED) - {"name", "paper", "ablation"}))
 def test_every_field_enters_the_fingerprint(field: str) -> None:
-    base = {"dataset": "voc2012-action"} if field == "regions" else {}
+    base = NEEDED.get(field, {})
     first, second = build(**base).canonical(), build(**base | {field: CHANGED[field]}).canonical()
-    assert {key for key in first if first[key] != second[key]} == {field}
+    assert {key for key in second if first.get(key) != second[key]} == {field}
     assert fingerprint(first) != fingerprint(second)
 
 
@@ -177,6 +189,38 @@ def test_a_default_and_the_same_value_given_are_one_experiment() -> None:
     given = build(scales=[256, 384, 512, 640, 768], measure="voc2007", aggregate="average", seed=0)
     assert given == build()
     assert given.canonical() == build().canonical()
+
+
+def test_younger_fields_leave_no_trace_at_their_default() -> None:
+    """Else a result would have another name and identity than the same one of before."""
+    younger = {"class_weight", "folds", "pool", "shots", "draws"}
+    given = build(class_weight="none", pool=False, draws=5)
+    assert given.canonical() == build().canonical()
+    assert not younger & build().model_dump(mode="json").keys()
+    assert build(shots=[4, 1, 4]).canonical()["shots"] == [1, 4]
+    assert "draws" not in build(shots=[4]).canonical()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"folds": 5, "shots": [1]}, "folds = 5 and shots = [1]"),
+        ({"pool": True}, "pool = true without folds"),
+        ({"draws": 3}, "draws = 3 without shots"),
+        ({"folds": 1}, "folds = 1"),
+        ({"shots": [0]}, "Shots (0,)"),
+        ({"shots": []}, "Shots ()"),
+        ({"class_weight": "balance"}, "Did you mean 'balanced'?"),
+    ],
+)
+def test_protocols_that_make_no_sense_are_refused(values: dict[str, Any], said: str) -> None:
+    assert said in complaint(**values)
+
+
+def test_what_is_repeated_has_a_name() -> None:
+    assert [build(**one).repeats for one in ({}, {"folds": 5}, {"shots": [1]})] == [
+        *("splits", "folds", "draws")
+    ]
 
 
 def test_the_order_of_models_and_of_scales_is_part_of_the_experiment() -> None:

@@ -15,9 +15,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -33,6 +35,10 @@ FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # that a user or a file may choose:
 Aggregate = Literal["average", "stack", "max"]
 Loss = Literal["hinge", "squared_hinge"]
 Region = Literal["image", "box"]
+
+# Fields that are younger than results that are kept: at their default they are not written, so that
+# the identity of a recipe without them is what it was.
+_YOUNGER = ("class_weight", "folds", "pool", "shots", "draws")
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,16 @@ class Draft(_Record):
         grid: Values of C; None for 2^-4 ... 2^7, which grows while the best lies at its edge.
         choose_c: One C for all classes, or one for each.
         difficult: Difficult images in training: left out, or negatives.
+        class_weight: Of the SVM: the same C for every image, or "balanced", so that the images of a
+            class and all others weigh the same.
+        folds: Of a stratified cross-validation in the place of the data set's parts: each image is
+            tested once; None for these parts.
+        pool: With folds: parts that the data set gives itself are put together first.
+        shots: So many images of each class to train with, drawn by seed, one experiment for each
+            number, as 1,2,4,8,16; None for all there are.
+        draws: With shots: how often the images are drawn.
         measure: What C is chosen by; None for the data set's own.
-        seed: Of the SVM's coordinate order and of a folder's parts.
+        seed: Of the SVM's coordinate order, of a folder's parts, of folds and draws.
         limit: So many images each of train, val and test only.
         name: Of the result; None for one made from the recipe.
         paper: The published figure.
@@ -160,6 +174,11 @@ class Draft(_Record):
     grid: tuple[float, ...] | None = None
     choose_c: Literal["shared", "per-class"] = "shared"
     difficult: Literal["ignore", "negative"] = "ignore"
+    class_weight: Literal["none", "balanced"] = "none"
+    folds: int | None = Field(default=None, ge=2)
+    pool: bool = False
+    shots: tuple[int, ...] | None = None
+    draws: int = Field(default=5, ge=1)
     measure: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     limit: int | None = Field(default=None, ge=1)
@@ -238,6 +257,21 @@ class Draft(_Record):
             raise RecipeError(f"Grid {value}.", "Every C must be a positive number.")
         return None if value is None else tuple(sorted(set(value)))
 
+    @field_validator("shots")
+    @classmethod
+    def _sound_shots(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or min(value) < 1):
+            raise RecipeError(
+                f"Shots {value}.", "Expected whole numbers from 1.", "For example --shots 1,2,4,8."
+            )
+        return None if value is None else tuple(sorted(set(value)))
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        defaults = {name: type(self).model_fields[name].default for name in _YOUNGER}
+        return {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
+
     def completed(self) -> dict[str, Any]:
         """Return all values, with the data set's own where this says none."""
         record = known(self.dataset)
@@ -271,6 +305,7 @@ class Recipe(Draft):
                 "Pass --choose-c shared, or an average precision as --measure.",
             )
         _check_tap(self)
+        _check_protocol(self)
         record = known(self.dataset)
         check_measure(self, one_class=record.one_class)
         if "box" in self.regions and not record.boxes:
@@ -372,6 +407,11 @@ class Recipe(Draft):
         return architecture(model).deepest(self.taps_of(model)).layer
 
     @property
+    def repeats(self) -> str:
+        """What the several splits of an experiment are: splits, or else folds or draws."""
+        return "folds" if self.folds else "draws" if self.shots else "splits"
+
+    @property
     def descriptor_size(self) -> int:
         """D of what the SVM sees: scales joined, nets, regions and taps fused."""
         sizes = [architecture(one.model).descriptor_size(one.tap) for one in self.described]
@@ -431,6 +471,28 @@ def _check_tap(recipe: Recipe) -> None:
                 f"of {1 << tap.pools}.",
                 "Choose larger scales, for example --scales 256,384,512.",
             )
+
+
+def _check_protocol(recipe: Recipe) -> None:
+    """Check that what is said of folds and of shots belongs together."""
+    if recipe.folds and recipe.shots:
+        raise RecipeError(
+            f"folds = {recipe.folds} and shots = {list(recipe.shots)}.",
+            "Folds test every image, and shots leave the test images as they are.",
+            "Take one of them away.",
+        )
+    if recipe.pool and not recipe.folds:
+        raise RecipeError(
+            "pool = true without folds.",
+            "Parts are put together to be divided into folds.",
+            "Pass --folds 5 too, or take --pool away.",
+        )
+    if recipe.draws != type(recipe).model_fields["draws"].default and not recipe.shots:
+        raise RecipeError(
+            f"draws = {recipe.draws} without shots.",
+            "Draws are of some training images of each class.",
+            "Pass --shots 1,2,4,8,16 too, or take --draws away.",
+        )
 
 
 class Machine(_Record):

@@ -14,7 +14,7 @@ from tests.classify.test_svm import settings as svm_settings
 from vggfeat.classify import svm
 from vggfeat.classify.admm import Admm
 from vggfeat.classify.dual import Effort, Loss, gram_matrix, solve
-from vggfeat.classify.svm import choose_c, fit
+from vggfeat.classify.svm import balanced, choose_c, fit
 
 DEVICES = [
     "cpu",
@@ -64,6 +64,21 @@ def test_each_column_may_have_a_c_of_its_own(
     # whatever it leaves undone it says: by no more than its gap is the primal above its minimum
     assert (found.primal * (1 - found.gap) <= best.primal * (1 + 1e-9)).all()
     assert (found.primal >= best.primal * (1 - 2e-6)).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_balanced_weights_give_the_processors_solution(loss: Loss) -> None:
+    x, y = problem(120, 12)
+    y[::11] = 0
+    c, heavy = np.array([0.5, 4.0, 4.0]), balanced(y)
+    found = Admm(x, "cpu").solve((y, c, loss), 1e-6, weights=heavy)
+    best = solve(
+        gram_matrix(x, exact=True), (y, c, loss), Effort(gap=1e-9, seed=0, threads=2), weights=heavy
+    )
+    assert (found.gap <= 1e-6).all()
+    assert found.primal == pytest.approx(best.primal, rel=2e-6)
+    limit = c * heavy if loss == "hinge" else np.inf
+    assert ((found.alpha >= 0) & (found.alpha <= limit)).all()
 
 
 def test_a_start_saves_iterations() -> None:

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
 from vggfeat.classify.dual import Dual, Effort, Loss, gram_matrix, needs_exact, solve
+from vggfeat.classify.svm import balanced
 
 Doubles = np.ndarray
 LOSSES: list[Loss] = ["hinge", "squared_hinge"]
@@ -167,6 +168,49 @@ def test_each_column_has_its_own_c(loss: Loss) -> None:
     for k, c in enumerate((0.1, 1.0, 10.0)):
         alone = solved(x, y[:, k : k + 1], c, loss, gap=1e-6)
         assert together.primal[k] == pytest.approx(alone.primal[0], rel=2e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("c", [0.25, 8.0])
+def test_balanced_weights_are_those_of_liblinear(loss: Loss, c: float) -> None:
+    x, y = problem(200, 9, classes=2)
+    y[20:, 1] = -1  # few positives, so that their weight is large
+    gram = gram_matrix(x, exact=True)
+    effort = Effort(gap=1e-10, seed=0, threads=2)
+    found = solve(gram, (y, np.full(2, c), loss), effort, weights=balanced(y))
+    w, b = weights(x, y, found)
+    for k in range(2):
+        theirs = LinearSVC(
+            C=c, loss=loss, dual=True, class_weight="balanced", tol=1e-9, max_iter=10**6
+        ).fit(x, y[:, k] > 0)
+        assert w[k] == pytest.approx(theirs.coef_[0], abs=1e-4)
+        assert b[k] == pytest.approx(theirs.intercept_[0], abs=1e-4)
+        bare = LinearSVC(C=c, loss=loss, dual=True, tol=1e-6, max_iter=10**6).fit(x, y[:, k] > 0)
+        assert np.abs(bare.coef_[0] - w[k]).max() > 1e-2
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_weight_of_2_is_the_image_twice(loss: Loss) -> None:
+    x, y = problem(90, 10, classes=2)
+    heavy = np.ones(y.shape)
+    heavy[::3] = 2
+    penalties, effort = np.array([0.5, 4.0]), Effort(gap=1e-8, seed=0, threads=2)
+    gram = gram_matrix(x, exact=True)
+    near = solve(gram, (y, 3 * penalties, loss), effort, weights=heavy)
+    found = solve(gram, (y, penalties, loss), effort, start=near, weights=heavy)
+    twice = np.concatenate([np.arange(90), np.arange(0, 90, 3)])
+    same = solve(gram_matrix(x[twice], exact=True), (y[twice], penalties, loss), effort)
+    assert found.primal == pytest.approx(same.primal, rel=2e-8)
+    assert weights(x, y, found)[0] == pytest.approx(weights(x[twice], y[twice], same)[0], abs=1e-3)
+
+
+def test_weights_of_1_change_no_bit() -> None:
+    x, y = problem(150, 11)
+    gram, effort = gram_matrix(x, exact=False), Effort(gap=1e-5, seed=0, threads=2)
+    for loss in LOSSES:
+        bare = solve(gram, (y, np.full(3, 2.0), loss), effort)
+        same = solve(gram, (y, np.full(3, 2.0), loss), effort, weights=np.ones(y.shape))
+        assert np.array_equal(bare.alpha, same.alpha)
 
 
 def test_an_image_of_label_0_is_as_good_as_absent() -> None:

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.svm import LinearSVC
+from sklearn.utils.class_weight import compute_sample_weight
 
 from vggfeat.classify import dual, svm
 from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.measures import MEASURES, Measure, average_precision, predicted_class
+from vggfeat.classify.probability import fit_sigmoids
 from vggfeat.classify.svm import (
     DEFAULT_GRID,
     SvmSettings,
+    balanced,
     choose_c,
     fit,
     undecided,
@@ -36,6 +39,7 @@ def settings(**changed: object) -> SvmSettings:
         "grid": None,
         "choose_c": "shared",
         "difficult": "ignore",
+        "class_weight": "none",
         "measure": "voc2007",
         "seed": 0,
         "device": "cpu",
@@ -96,6 +100,34 @@ def objective_of(w: Any, b: Any, x: Any, y: Any, c: float, loss: str) -> float: 
     slack = np.maximum(0, 1 - y * (x.astype(np.float64) @ w + b))
     power = 1 if loss == "hinge" else 2
     return float(0.5 * (w @ w + b * b) + c * (slack**power).sum())
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_a_balanced_fit_is_linearsvcs(loss: str, solver: str) -> None:
+    """Of each class against the rest, as OneVsRestClassifier has it; difficult images apart."""
+    x, labels = data(80, 1)
+    labels[6:, 2] = -1
+    labels[::9, 1] = 0
+    ours = fit(x, labels, "abc", [0.5, 2.0, 8.0], settings(loss=loss, class_weight="balanced"))
+    for k, c in enumerate((0.5, 2.0, 8.0)):
+        used = labels[:, k] != 0
+        theirs = LinearSVC(
+            C=c, loss=loss, dual=True, class_weight="balanced", tol=1e-8, max_iter=10**6
+        ).fit(x[used].astype(np.float64), labels[used, k] > 0)
+        tolerance = 2e-3 if solver == "dual" else 5e-2  # that of LinearSVC's own stop
+        assert np.allclose(ours.coef[k], theirs.coef_[0], atol=tolerance)
+        assert ours.intercept[k] == pytest.approx(theirs.intercept_[0], abs=tolerance)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    _, labels = data(60, 2)
+    labels[::7, 1] = 0
+    for k, own in enumerate(balanced(labels).T):
+        used = labels[:, k] != 0
+        theirs = compute_sample_weight("balanced", labels[used, k])
+        assert own[used] == pytest.approx(theirs, rel=1e-12)
+        assert own[used].mean() == pytest.approx(1)
+        assert (own[~used] == 1).all()
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
@@ -295,11 +327,14 @@ def test_a_class_without_a_positive_has_no_fit_and_no_score() -> None:
     assert np.isnan(search.scores[:, 1]).all()
 
 
-def test_without_anything_to_measure_c_is_1() -> None:
+@pytest.mark.parametrize(("grid", "c"), [(None, 1.0), ((0.25,), 0.25), ((0.5, 2.0), 0.5)])
+def test_without_anything_to_measure_c_is_that_nearest_to_1(
+    grid: tuple[float, ...] | None, c: float
+) -> None:
     x, labels = data(40, 13)
     nothing = (x[:0], labels[:0])
-    search = choose_c((x, labels), nothing, settings(grid=(0.5, 2.0)))
-    assert search.c == (1.0,) * 3
+    search = choose_c((x, labels), nothing, settings(grid=grid))
+    assert search.c == (c,) * 3
     assert np.isnan(search.means).all()
     assert not search.at_edge
     assert undecided(search, ["a", "b", "c"]) is None
@@ -405,6 +440,37 @@ def test_a_file_that_is_no_classifier_is_refused(
     digest = saved(path, tensors, {"classes": classes})
     with pytest.raises(ClassifierError, match="is no classifier"):
         LinearOneVsRest.load(path, digest)
+
+
+def test_sigmoids_are_kept_and_older_files_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    sigmoids = np.array([[-1.5, 0.25], [np.nan, np.nan]])
+    model = LinearOneVsRest(classes=("a", "b"), coef=_COEF, intercept=_TWO, sigmoids=sigmoids)
+    again = LinearOneVsRest.load(path, model.save(path, {}))
+    assert again.sigmoids is not None
+    assert np.array_equal(again.sigmoids, sigmoids, equal_nan=True)
+    tensors = {"coef": _COEF, "intercept": _TWO}
+    digest = saved(path, tensors, {"classes": '["a", "b"]', "metadata": "{}"})
+    assert LinearOneVsRest.load(path, digest).sigmoids is None
+    header = {"classes": '["a", "b"]', "format": "3"}
+    digest = saved(path, tensors, header)
+    with pytest.raises(ClassifierError, match=r"of format 3\. .* reads formats 1 to 2"):
+        LinearOneVsRest.load(path, digest)
+    for wrong in (sigmoids[:1], sigmoids.T[:1], sigmoids.astype(np.float32), np.zeros(2)):
+        digest = saved(path, {**tensors, "sigmoids": wrong}, header | {"format": "2"})
+        with pytest.raises(ClassifierError, match="is no classifier"):
+            LinearOneVsRest.load(path, digest)
+
+
+def test_sigmoids_are_fitted_to_validation_scores_of_the_training_part(solver: str) -> None:
+    train, val = data(80, 30, noise=3), data(60, 31, noise=3)
+    val[1][::6, 0] = 0
+    search = choose_c(train, val, settings(choose_c="per-class", grid=(0.25, 4.0)))
+    alone = fit(*train, "abc", search.c, settings())
+    wanted = fit_sigmoids(alone.decision_scores(val[0]), val[1])
+    assert search.sigmoids == pytest.approx(wanted, rel=0.05 if solver == "LinearSVC" else 1e-2)
+    empty = (val[0][:0], val[1][:0])
+    assert np.isnan(choose_c(train, empty, settings(grid=(1.0,))).sigmoids).all()
 
 
 def test_a_classifier_of_another_digest_or_of_none_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import re
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tests.support.results import caltech
 from vggfeat.classify.measures import average_precision, precision_recall
+from vggfeat.report.html import write_page
 from vggfeat.report.pictures import heat_map
 from vggfeat.report.plots import (
     confusion_shares,
@@ -22,7 +24,10 @@ from vggfeat.report.plots import (
     nice_ticks,
     scatter,
     search,
+    shots,
 )
+from vggfeat.report.result import Result, Shots
+from vggfeat.report.text import result_text
 
 Points = list[tuple[float, float]]
 
@@ -93,6 +98,67 @@ def test_each_split_has_its_line_over_the_logarithm_of_c() -> None:
         measured = [100 * mean for mean in split.search.means if mean is not None]
         assert shown == pytest.approx(measured, abs=0.02)
         assert vertices(line.chosen) == [points[grid.index(split.c[0])]]
+
+
+def few_shots() -> Result:
+    scores = {1: (0.2, 0.3), 4: (0.5, 0.5), 16: (0.75, 0.85)}
+    return caltech(4, 4).model_copy(
+        update={
+            "shots": tuple(
+                Shots(
+                    images=images,
+                    short=0,
+                    scores=own,
+                    means={"mean_class_recall": sum(own) / 2},
+                    deviations={"mean_class_recall": abs(own[1] - own[0]) / 2**0.5},
+                )
+                for images, own in scores.items()
+            )
+        }
+    )
+
+
+def test_few_shots_are_drawn_over_the_logarithm_of_their_number() -> None:
+    plot = shots(few_shots())
+    assert plot is not None
+    assert [*plot.images] == [(0, 1), (50, 4), (100, 16)]
+    low, high = plot.percent[0][1], plot.percent[-1][1]
+
+    def shown(y: float) -> float:
+        return low + (100 - y) / 100 * (high - low)
+
+    line, dots = vertices(plot.line), vertices(plot.dots)
+    assert [x for x, _ in line] == [0, 50, 100]
+    assert [shown(y) for _, y in line] == pytest.approx([25, 50, 80], abs=0.05)
+    assert [shown(y) for _, y in dots] == pytest.approx([20, 30, 50, 50, 75, 85], abs=0.05)
+    ends = [shown(float(y)) for y in re.findall(r"[,V]([\d.]+)", plot.spread)]
+    half = 10 / 2**0.5
+    wanted = [25 - half, 25 + half, 50, 50, 80 - half, 80 + half]
+    assert ends == pytest.approx(wanted, abs=0.05)
+
+
+def test_few_shots_without_numbers_are_not_drawn() -> None:
+    assert shots(caltech(3, 3)) is None
+    result = few_shots()
+    nothing = {"means": {"mean_class_recall": None}, "scores": (None, None), "deviations": {}}
+    bare = [one.model_copy(update=nothing) for one in result.shots]
+    assert shots(result.model_copy(update={"shots": tuple(bare)})) is None
+    some = (bare[0], result.shots[1])
+    [one] = filter(None, [shots(result.model_copy(update={"shots": some}))])
+    assert [*one.images] == [(50, 4)]
+
+
+def test_few_shots_are_on_the_page_and_in_the_text(tmp_path: Path) -> None:
+    result = few_shots()
+    write_page(result, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "training images of each class (logarithmic)" in page
+    assert ">mean class recall, %</text>" in page
+    assert "over the training images of each class: 1: 25.0; 4: 50.0; 16: 80.0" in page
+    lines = [line.split() for line in result_text(result).splitlines()]
+    assert ["4", "50.00", "±", "0.00", "50.00,", "50.00"] in lines
+    assert ["16", "80.00", "±", "7.07", "75.00,", "85.00"] in lines
+    assert Result.model_validate_json(result.model_dump_json()).shots == result.shots
 
 
 def test_a_search_without_numbers_is_not_drawn() -> None:

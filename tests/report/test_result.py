@@ -186,9 +186,9 @@ def test_results_of_format_4_are_read(tmp_path: Path) -> None:
 
 
 def test_results_of_format_5_are_read(tmp_path: Path) -> None:
-    """It kept no date, no place of the run, and no decisions."""
+    """It kept no date, no place of the run, no decisions and no shots."""
     old = json.loads(SAMPLE.model_dump_json()) | {"format_version": 5}
-    del old["date"], old["ran_in"]
+    del old["date"], old["ran_in"], old["shots"]
     for record in old["classes"]:
         for example in (*record["best"], *record["worst"], *record["false_positives"]):
             del example["true"], example["predicted"]

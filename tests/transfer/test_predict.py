@@ -264,13 +264,8 @@ def test_published_weights_that_are_absent_are_named(
     digest = file.digests.get("sha256") or file.digests["sha256_prefix"].ljust(64, "0")
     stores = [s.model_copy(update={"weights_sha256": digest}) for s in stores]
     changed = {"models": ("vgg16",), "weights": ("torchvision",)}
-    wanting = Trained(
-        path=trained.path,
-        recipe=trained.recipe.model_copy(update=changed),
-        stores=tuple(stores),
-        kind=trained.kind,
-        classifier=trained.classifier,
-    )
+    recipe = trained.recipe.model_copy(update=changed)
+    wanting = replace(trained, recipe=recipe, stores=tuple(stores))
     offline = machine.model_copy(update={"offline": True})
     with pytest.raises(WeightsError, match=rf"`vggfeat weights fetch {file.name}`.*--weights PATH"):
         predict(wanting, named_images([photos]), offline, Watch())
@@ -364,13 +359,7 @@ def test_what_has_changed_since_the_training_is_told(
 ) -> None:
     [store] = trained.stores
     older = store.model_copy(update={"recipe": store.recipe | {"decoder": "pillow-9"}})
-    before = Trained(
-        path=trained.path,
-        recipe=trained.recipe,
-        stores=(older,),
-        kind=trained.kind,
-        classifier=trained.classifier,
-    )
+    before = replace(trained, stores=(older,))
     predict(before, named_images([photos / "red"]), machine, Watch())
     told = f"not quite as in '{trained.path}', vgg16-thin: decoder was 'pillow-9', is"
     assert told in caplog.text
@@ -438,6 +427,46 @@ def test_csv_and_json_have_all_scores() -> None:
             assert record["scores"][name] == (float(cell) if cell else None)
 
 
+def test_probabilities_stand_beside_their_scores() -> None:
+    shares = np.array([[0.25, 0.75, np.nan, np.nan, 0], [0.5, 0.125, 0, np.nan, 0], [np.nan] * 5])
+    predictions = replace(made_up(), probabilities=shares)
+    title = "best scores, probability"
+    assert [row[title] for row in predictions.table()] == [
+        'a "dog", big 1.500 (75.0 %), cat 0.2500 (25.0 %), emu -1.000',
+        'cat -1.000 (50.0 %), a "dog", big -2.000 (12.5 %), emu -3.000 (0.0 %)',
+        "unreadable: it is empty",
+    ]
+    header, *lines = csv.reader(io.StringIO(predictions.csv()))
+    assert header[7:] == [f"probability of {name}" for name in predictions.classes]
+    assert [line[7:] for line in lines] == [
+        ["0.25", "0.75", "", "", "0.0"],
+        ["0.5", "0.125", "0.0", "", "0.0"],
+        [""] * 5,
+    ]
+    records = predictions.records()
+    assert records[0]["probabilities"] == {
+        "cat": 0.25,
+        'a "dog", big': 0.75,
+        "emu": None,
+        "fox": None,
+        "gnu": 0.0,
+    }
+    assert made_up().records()[0]["probabilities"] is None
+
+
+def test_a_classifier_of_an_earlier_version_has_no_probabilities(
+    trained: Trained, photos: Path, elsewhere: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = named_images([photos / "red" / "1.png"])
+    before = replace(trained, classifier=replace(trained.classifier, sigmoids=None))
+    assert predict(before, items, elsewhere, Watch()).probabilities is None
+    assert "has no probabilities: an earlier version has fitted it" in caplog.text
+    bare = replace(trained.classifier, sigmoids=np.full((2, 2), np.nan))
+    nothing = replace(trained, classifier=bare)
+    assert predict(nothing, items, elsewhere, Watch()).probabilities is None
+    assert "2 of 2 classes have no probability, the first is" in caplog.text
+
+
 def test_the_command_prints_a_table_csv_or_json(
     trained: Trained, photos: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,15 +475,20 @@ def test_the_command_prints_a_table_csv_or_json(
     base = ["predict", "--svm", trained.path.stem, "--results", str(machine.results)]
     base += ["--cache", str(machine.cache), "photos/green", "photos/red/1.png"]
     lines = run(call, *base).stdout.splitlines()
-    assert lines[0].split() == ["image", "predicted", "best", "scores"]
+    assert lines[0].split() == ["image", "predicted", "best", "scores,", "probability"]
     assert lines[1].split()[:2] == ["photos/green/0.png", "green"]
     assert lines[-1].split()[:3] == ["photos/red/1.png", "red", "red"]
     done = run(call, *base, "--format", "json")
     records = json.loads(done.stdout)
     assert [r["image"] for r in records[-2:]] == ["photos/green/3.png", "photos/red/1.png"]
     assert "images/s" in done.stderr
+    assert "probabilities: sigmoids, fitted to 2 validation images" in done.stderr
+    assert json.loads(run(call, *base, "--json").stdout) == records
+    assert [sum(r["probabilities"].values()) for r in records] == pytest.approx([1] * len(records))
     rows = list(csv.DictReader(io.StringIO(run(call, *base, "--format", "csv").stdout)))
     assert [float(row["red"]) for row in rows] == [r["scores"]["red"] for r in records]
+    shares = [float(row["probability of red"]) for row in rows]
+    assert shares == [r["probabilities"]["red"] for r in records]
     check_refused(call, [*base, "nowhere.jpg"], "There is no 'nowhere.jpg'. Check the path.")
     check_refused(call, ["predict", "--svm", "nowhere.json", "photos"], "No result 'nowhere.json'")
     check_refused(call, ["predict", "--svm", "x"], "Usage:", code=2)

@@ -3,7 +3,9 @@
 With β = α y the quadratic form is the Gram matrix K itself, whatever the labels: they only say on
 which side of 0 each β may lie. So ADMM, the alternating direction method of multipliers (Boyd et
 al. 2011, Sec. 5.2; over-relaxed, its penalty ρ balanced as in Sec. 3.4), needs one inverse, of
-K + (r + ρ) I, for each C, and then one product of it with all classes in each iteration.
+K + (r + ρ) I, for each C, and then one product of it with all classes in each iteration. Where
+images have weights, r is another one for each image and class: it then belongs to the step that
+keeps β on its side, which is as cheap, and the inverse is that of K + ρ I.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ class Admm:
         gap: float,
         start: Dual | None = None,
         check: Callable[[], None] = lambda: None,
+        weights: Doubles | None = None,
     ) -> Dual:
         """Solve K problems, as far as they come in a bounded number of iterations.
 
@@ -71,22 +74,25 @@ class Admm:
             gap: The relative duality gap that is wanted.
             start: A solution for other C, to go on from.
             check: Called now and then; may raise.
+            weights: As for `dual.solve`.
         """
         y, c, loss = problems
         alpha = np.zeros(y.shape) if start is None else start.alpha.copy()
         outputs = np.zeros(y.shape)
         for value in np.unique(c):
             columns = np.flatnonzero(c == value)
+            own = None if weights is None else weights[:, columns]
             part = self._solve_one_c(
-                (y[:, columns], float(value), loss), alpha[:, columns], gap, check
+                (y[:, columns], float(value), loss), own, alpha[:, columns], gap, check
             )
             alpha[:, columns], outputs[:, columns] = part
-        primal, gaps = objectives((y, c, loss), alpha, outputs)
+        primal, gaps = objectives((y, c, loss), alpha, outputs, weights)
         return Dual(alpha=alpha, outputs=outputs, primal=primal, gap=gaps)
 
     def _solve_one_c(
         self,
         problems: tuple[Doubles, float, Loss],
+        weights: Doubles | None,
         alpha: Doubles,
         gap: float,
         check: Callable[[], None],
@@ -95,9 +101,12 @@ class Admm:
         y, c, loss = problems
         device = self._gram.device
         signs = torch.from_numpy(y).to(device)
-        most = c if loss == "hinge" else torch.inf
+        most = torch.full_like(signs, c if loss == "hinge" else torch.inf)
+        ridge, own_ridge = 0.0 if loss == "hinge" else 1 / (2 * c), torch.zeros_like(signs[:1])
+        if weights is not None:
+            factors = torch.from_numpy(np.ascontiguousarray(weights)).to(device)
+            most, own_ridge, ridge = most * factors, ridge / factors, 0.0
         low, high = torch.where(signs < 0, -most, 0.0), torch.where(signs > 0, most, 0.0)
-        ridge = 0.0 if loss == "hinge" else 1 / (2 * c)
         z = torch.clamp(torch.from_numpy(alpha).to(device) * signs, low, high)
         dual = torch.zeros_like(z)  # divided by the penalty
         inverse = self._inverse(ridge)
@@ -105,11 +114,13 @@ class Admm:
             for _ in range(_ROUND):
                 x = inverse @ (signs + self._penalty * (z - dual))
                 relaxed = _RELAXATION * x + (1 - _RELAXATION) * z
-                before, z = z, torch.clamp(relaxed + dual, low, high)
+                nearer = (relaxed + dual) * (self._penalty / (self._penalty + own_ridge))
+                before, z = z, torch.clamp(nearer, low, high)
                 dual += relaxed - z
             check()
             found = z.abs().cpu().numpy(), (self._gram @ z).cpu().numpy()
-            if (objectives((y, np.full(y.shape[1], c), loss), *found)[1] <= gap).all():
+            same_c = y, np.full(y.shape[1], c), loss
+            if (objectives(same_c, *found, weights)[1] <= gap).all():
                 break
             factor = _imbalance(x, z, before, self._penalty * dual, self._penalty)
             if not 1 / _UNBALANCED <= factor <= _UNBALANCED:

@@ -6,10 +6,11 @@ Descent Method for Large-scale Linear SVM"):
 
     min ½ Σ_ij α_i α_j y_i y_j k_ij + r/2 Σ α_i² − Σ α_i,   0 ≤ α_i ≤ u,   k_ij = x_i·x_j + 1,
 
-with r = 0, u = C for the hinge and r = 1/(2C), u = ∞ for its square. Coordinates are taken in
-random blocks: inside a block each column makes some sweeps of coordinate descent on the block's own
-small Gram matrix, then one product brings the outputs of all images up to date: in float64, so that
-no rounding adds up, whatever the Gram matrix is kept in. Columns that take long get Newton steps on
+with r = 0, u = C for the hinge and r = 1/(2C), u = ∞ for its square; an image that has a weight has
+a C of its own, weight times the column's, and so its own r and u. Coordinates are taken in random
+blocks: inside a block each column makes some sweeps of coordinate descent on the block's own small
+Gram matrix, then one product brings the outputs of all images up to date: in float64, so that no
+rounding adds up, whatever the Gram matrix is kept in. Columns that take long get Newton steps on
 their free coordinates (0 < α < u) in between.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from threading import Event
 from typing import Literal
 
@@ -104,6 +105,7 @@ def solve(
     effort: Effort,
     start: Dual | None = None,
     check: Callable[[int], None] = lambda count: None,
+    weights: Doubles | None = None,
 ) -> Dual:
     """Solve K problems.
 
@@ -114,8 +116,11 @@ def solve(
         effort: How far.
         start: A solution of the same problems for other C, to go on from.
         check: Called now and then with the number of problems solved since; may raise.
+        weights: (n, K) positive factors of C, for each image its own; None for 1 throughout.
     """
-    whole = _Problems.of(*problems, start)
+    whole = _Problems.of(*problems, weights)
+    if start is not None:
+        whole.go_on(start)
     count = len(whole.y)
     # chunks do not depend on the number of threads, and neither does the result
     size = min(max(_FEWEST, -(-count // 4)), _MOST)
@@ -144,7 +149,10 @@ def solve(
 
 
 def objectives(
-    problems: tuple[Doubles, Doubles, Loss], alpha: Doubles, outputs: Doubles
+    problems: tuple[Doubles, Doubles, Loss],
+    alpha: Doubles,
+    outputs: Doubles,
+    weights: Doubles | None = None,
 ) -> tuple[Doubles, Doubles]:
     """Return (K,) primal objectives and (K,) relative duality gaps.
 
@@ -152,8 +160,9 @@ def objectives(
         problems: As for `solve`.
         alpha: (n, K), feasible.
         outputs: (n, K), of exactly these alpha.
+        weights: As for `solve`.
     """
-    made = _Problems.of(*problems, None)
+    made = _Problems.of(*problems, weights)
     return replace(made, alpha=alpha.T, outputs=outputs.T).objectives()
 
 
@@ -186,41 +195,43 @@ class _Problems:
     outputs: Doubles  # (K, n)
     y: Doubles  # (K, n)
     c: Doubles  # (K,)
-    most: Doubles  # (K,) upper bound of alpha
-    ridge: Doubles  # (K,) added to the diagonal
+    weight: Doubles  # (K, n) factor of C
+    most: Doubles  # (K,) upper bound of alpha, for a weight of 1
+    ridge: Doubles  # (K,) added to the diagonal, for a weight of 1
 
     @classmethod
-    def of(cls, y: Doubles, c: Doubles, loss: Loss, start: Dual | None) -> _Problems:
+    def of(cls, y: Doubles, c: Doubles, loss: Loss, weights: Doubles | None) -> _Problems:
         hinge = loss == "hinge"
         signs = np.ascontiguousarray(y.T, dtype=np.float64)
-        made = cls(
-            alpha=np.zeros(signs.shape) if start is None else start.alpha.T.copy(),
-            outputs=np.zeros(signs.shape) if start is None else start.outputs.T.copy(),
+        return cls(
+            alpha=np.zeros(signs.shape),
+            outputs=np.zeros(signs.shape),
             y=signs,
             c=c,
+            weight=np.ones(signs.shape) if weights is None else np.ascontiguousarray(weights.T),
             most=c if hinge else np.full(c.shape, np.inf),
             ridge=np.zeros(c.shape) if hinge else 1 / (2 * c),
         )
-        if start is not None:
-            made.stretch()
-        return made
 
-    def stretch(self) -> None:
-        """Scale alpha, column by column, to the best multiple for the present C."""
+    def go_on(self, start: Dual) -> None:
+        """Take over a solution for other C, scaled column by column to the best multiple."""
+        self.alpha[:], self.outputs[:] = start.alpha.T, start.outputs.T
         linear, quadratic = self.alpha.sum(axis=1), (self.alpha * self.y * self.outputs).sum(axis=1)
-        quadratic += self.ridge * (self.alpha**2).sum(axis=1)
+        quadratic += self.ridge * (self.alpha**2 / self.weight).sum(axis=1)
         factor = np.divide(linear, quadratic, out=np.ones_like(linear), where=quadratic > 0)
-        largest = self.alpha.max(axis=1, initial=0)
+        largest = (self.alpha / self.weight).max(axis=1, initial=0)
         factor = np.minimum(factor, self.most / np.where(largest > 0, largest, 1))
-        self.alpha[:] = np.minimum(self.alpha * factor[:, None], self.most[:, None])
+        self.alpha[:] = np.minimum(self.alpha * factor[:, None], self.bound)
         self.outputs[:] *= factor[:, None]
+
+    @property
+    def bound(self) -> Doubles:
+        """(K, n) upper bounds of alpha."""
+        return self.most[:, None] * self.weight
 
     def take(self, columns: npt.NDArray[np.int64]) -> _Problems:
         return _Problems(
-            *(
-                field[columns]
-                for field in (self.alpha, self.outputs, self.y, self.c, self.most, self.ridge)
-            )
+            **{field.name: getattr(self, field.name)[columns] for field in fields(self)}
         )
 
     def put(self, columns: npt.NDArray[np.int64], part: _Problems) -> None:
@@ -231,18 +242,20 @@ class _Problems:
         """Return (K,) primal objectives and (K,) relative duality gaps."""
         margin = self.y * self.outputs
         slack = np.maximum(np.abs(self.y) - margin, 0)
-        loss = (slack if np.isfinite(self.most).all() else slack**2).sum(axis=1)
+        loss = (self.weight * (slack if np.isfinite(self.most).all() else slack**2)).sum(axis=1)
         norm = (self.alpha * margin).sum(axis=1)  # ‖w‖² + b²
         primal = norm / 2 + self.c * loss
-        dual = self.alpha.sum(axis=1) - norm / 2 - self.ridge / 2 * (self.alpha**2).sum(axis=1)
+        squares = (self.alpha**2 / self.weight).sum(axis=1)
+        dual = self.alpha.sum(axis=1) - norm / 2 - self.ridge / 2 * squares
         return primal, (primal - dual) / primal
 
     def violations(self) -> Doubles:
         """Return (K, n) how far the projected gradient of each coordinate is from 0."""
-        gradient = self.y * self.outputs - np.abs(self.y) + self.ridge[:, None] * self.alpha
+        gradient = self.y * self.outputs - np.abs(self.y)
+        gradient += self.ridge[:, None] * self.alpha / self.weight
         free = np.abs(gradient)
         free = np.where(self.alpha <= 0, np.maximum(-gradient, 0), free)
-        free = np.where(self.alpha >= self.most[:, None], np.maximum(gradient, 0), free)
+        free = np.where(self.alpha >= self.bound, np.maximum(gradient, 0), free)
         result: Doubles = np.where(self.y == 0, 0, free)
         return result
 
@@ -251,7 +264,9 @@ class _Problems:
         inside = _square(gram, rows)
         sign, before = np.take(self.y, rows, axis=1), np.take(self.alpha, rows, axis=1)
         own, after = np.take(self.outputs, rows, axis=1).astype(gram.dtype), before.copy()
-        _sweep(inside, own, after, sign, self.most, self.ridge)
+        weight = np.take(self.weight, rows, axis=1)
+        limits = self.most[:, None] * weight, self.ridge[:, None] / weight
+        _sweep(inside, own, after, sign, *limits)
         self.alpha[:, rows] = after
         _spread(gram, rows, sign * (after - before), self.outputs)
 
@@ -261,18 +276,19 @@ class _Problems:
         Where free coordinates are nearly dependent (a large C, few dimensions), coordinate descent
         creeps; but there it soon knows which of them are free.
         """
-        alpha, most, y = self.alpha[k], self.most[k], self.y[k]
+        alpha, bound, y = self.alpha[k], self.most[k] * self.weight[k], self.y[k]
         work = 0
         while True:
-            free = np.flatnonzero((alpha > 0) & (alpha < most))
+            free = np.flatnonzero((alpha > 0) & (alpha < bound))
             work += max(len(free), _LEAST) ** 3
             if not len(free) or work > _WORK:
                 return
             curvature = _square(gram, free).astype(np.float64)
             shift = _SHIFT * np.trace(curvature) / len(free)
-            curvature[np.diag_indices(len(free))] += self.ridge[k] + shift
+            most, ridge = bound[free], self.ridge[k] / self.weight[k, free]
+            curvature[np.diag_indices(len(free))] += ridge + shift
             old, sign = alpha[free], y[free]
-            gradient = self.outputs[k, free] - sign + self.ridge[k] * old * sign
+            gradient = self.outputs[k, free] - sign + ridge * old * sign
             newton = sign * np.linalg.solve(curvature, -gradient)
             room = np.where(newton < 0, old, most - old) / np.maximum(np.abs(newton), _TINY)
             # all that would leave the box stop at its sides at once, if that is a descent ...
@@ -284,7 +300,7 @@ class _Problems:
             new = np.clip(old + move, 0, most)
             if room.min() < 1:
                 first = room.argmin()
-                new[first] = 0 if newton[first] < 0 else most
+                new[first] = 0 if newton[first] < 0 else most[first]
             alpha[free] = new
             _spread(gram, free, (sign * (new - old))[None], self.outputs[k : k + 1])
             if room.min() >= 1:
@@ -295,7 +311,7 @@ class _Problems:
 def _sweep(
     gram: Floats, outputs: Floats, alpha: Doubles, y: Doubles, most: Doubles, ridge: Doubles
 ) -> None:  # pragma: no cover  (compiled)
-    """Make coordinate descent inside a block, in place: outputs, alpha, y (K, b), gram (b, b)."""
+    """Make coordinate descent inside a block, in place: gram (b, b), everything else (K, b)."""
     count = len(gram)
     for k in range(len(alpha)):
         own, new = outputs[k], alpha[k]
@@ -305,8 +321,8 @@ def _sweep(
                 old, sign = new[i], y[k, i]
                 if sign == 0:
                     continue
-                gradient = sign * own[i] - 1.0 + ridge[k] * old
-                new[i] = min(max(old - gradient / (gram[i, i] + ridge[k]), 0.0), most[k])
+                gradient = sign * own[i] - 1.0 + ridge[k, i] * old
+                new[i] = min(max(old - gradient / (gram[i, i] + ridge[k, i]), 0.0), most[k, i])
                 if new[i] != old:
                     moved = True
                     change = gram.dtype.type(sign * (new[i] - old))

@@ -20,6 +20,7 @@ import numpy as np
 from vggfeat.child import others_kept_safe
 from vggfeat.classify.linear import LinearOneVsRest
 from vggfeat.classify.measures import Doubles, Floats, Labels, measure_of
+from vggfeat.classify.probability import fit_sigmoids
 
 if TYPE_CHECKING:  # who reads a classifier, or what a search has found, fits nothing
     from vggfeat.classify import admm, dual
@@ -28,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_GRID = tuple(2.0**k for k in range(-4, 8))
 _OUTERMOST = 15  # the grid grows to 2^±15 at most
-_FALLBACK_C = 1.0  # where no validation image has a class, so that nothing can be measured
 _SAME = 1e-12  # two measured values closer than this are equal: means are rounded
 # Relative duality gap. The order of scores hangs on it, and with few images one that moves is seen
 # in the printed figures: at 1e-4 by up to 4 points. For few, the finer one costs next to nothing.
@@ -50,6 +50,7 @@ class SvmSettings:
         grid: Values of C; None for 2^-4 ... 2^7, growing.
         choose_c: One C for all classes, or one each.
         difficult: Images of label 0 are left out, or negatives.
+        class_weight: "balanced" as in `balanced`; "none" for the same C on both sides.
         measure: What C is chosen by: a name in `MEASURES`.
         seed: Of the coordinate order.
         device: "cpu", or the GPU that solves first; what it leaves, the processor finishes.
@@ -60,6 +61,7 @@ class SvmSettings:
     grid: tuple[float, ...] | None
     choose_c: Literal["shared", "per-class"]
     difficult: Literal["ignore", "negative"]
+    class_weight: Literal["none", "balanced"]
     measure: str
     seed: int
     device: str
@@ -84,6 +86,7 @@ class CSearch:
         not_converged: How many of them did not converge.
         solver: "dual", or "LinearSVC" where the Gram matrix does not fit into memory.
         gap: The largest relative duality gap; NaN for LinearSVC, which tells none.
+        sigmoids: (K, 2), fitted to the validation scores at the chosen C; see `fit_sigmoids`.
     """
 
     c: tuple[float, ...]
@@ -98,6 +101,7 @@ class CSearch:
     not_converged: int
     solver: str
     gap: float
+    sigmoids: Doubles
 
 
 def choose_c(
@@ -111,7 +115,7 @@ def choose_c(
     Among values that measure the same it takes the one nearest 1 in log2, of two the smaller.
     The default grid grows only for a value at its edge that measures better than all others.
     Deviates: the design takes the smaller of equals, which on a level measure runs to 2^-15, and
-    all scores towards 0.
+    all scores towards 0. Where nothing can be measured all values are equal.
 
     Args:
         train: (n, D) descriptors and (n, K) labels.
@@ -121,22 +125,26 @@ def choose_c(
     """
     labels = _training_labels(train[1], settings)
     measured: dict[float, tuple[float, Doubles]] = {}
+    scored: dict[float, Doubles] = {}  # of val: few numbers beside the Gram matrix of train
     todo = list(settings.grid or DEFAULT_GRID)
     fits, failed, gap = 0, 0, float("nan")
     with _solver(train[0], labels, settings) as solver:
         while todo:
             for c in todo:
                 scores = np.full(val[1].shape, np.nan)
-                found = solver.fit(np.full(labels.shape[1], c), check)
-                scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
-                measured[c] = measure_of(settings.measure).of_all(scores, val[1])
-                fits, failed = fits + len(found.intercept), failed + found.not_converged
-                gap = np.fmax(gap, found.gap)
+                if len(scores):  # else there is nothing to choose by
+                    found = solver.fit(np.full(labels.shape[1], c), check)
+                    scores[:, solver.learnable] = val[0] @ found.coef.T + found.intercept
+                    fits, failed = fits + len(found.intercept), failed + found.not_converged
+                    gap = np.fmax(gap, found.gap)
+                measured[c], scored[c] = measure_of(settings.measure).of_all(scores, val[1]), scores
             grid = sorted(measured)
             equals = _equals(measured, settings.choose_c)
             todo = [] if settings.grid else _beyond(grid, equals)
+    chosen = tuple(_nearest_1(values or grid) for values in equals)
+    at_chosen = np.stack([scored[c][:, k] for k, c in enumerate(chosen)], axis=1)
     return CSearch(
-        c=tuple(_nearest_1(values) for values in equals),
+        c=chosen,
         grid=tuple(grid),
         scores=np.array([measured[c][1] for c in grid]),
         means=tuple(measured[c][0] for c in grid),
@@ -148,6 +156,7 @@ def choose_c(
         not_converged=failed,
         solver=solver.name,
         gap=float(gap),
+        sigmoids=fit_sigmoids(at_chosen, _training_labels(val[1], settings)),
     )
 
 
@@ -181,6 +190,27 @@ def fit(
         not_converged=found.not_converged,
         gap=found.gap,
     )
+
+
+def balanced(labels: Labels) -> Doubles:
+    """Return what each image's C is multiplied by where both sides of a class weigh the same.
+
+    scikit-learn's n / (2 n_side), for every class as the binary problem that it is: an image may
+    show several classes, so that n / (K n_k) has no meaning, and here the mean weight is 1, so that
+    a C means what it means without weights.
+
+    Args:
+        labels: (n, K) in {+1, −1, 0}, where images of 0 take no part; each class has both sides.
+
+    Returns:
+        (n, K); 1 for images that take no part.
+    """
+    used = (labels != 0).sum(axis=0)
+    sides = (labels > 0).sum(axis=0), (labels < 0).sum(axis=0)
+    weights: Doubles = np.ones(labels.shape)
+    for side, count in zip((labels > 0, labels < 0), sides, strict=True):
+        weights = np.where(side, used / (2 * count), weights)
+    return weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +276,9 @@ class _SharedGram:
         self.name = f"dual, {settings.device}" if self._admm else "dual"
         self.learnable = _learnable(labels)
         self._x = x
-        self._y = labels[:, self.learnable].astype(np.float64)
+        own = labels[:, self.learnable]
+        self._y = own.astype(np.float64)
+        self._weights = balanced(own) if settings.class_weight == "balanced" else None
         self._settings = settings
         self._gap = _FINE_GAP if len(x) <= _FEW else _GAP
         self._gram: Floats | None = None
@@ -262,7 +294,8 @@ class _SharedGram:
         """Fit every learnable class; `c` has K values."""
         from vggfeat.classify import dual
 
-        exact = dual.needs_exact(c, self._gap)
+        heaviest = 1 if self._weights is None else float(self._weights.max(initial=0))
+        exact = dual.needs_exact(c * heaviest, self._gap)
         if self._gram is None or (exact and self._gram.dtype != np.float64):
             whole = self._admm.gram if self._admm else partial(dual.gram_matrix, self._x)
             self._gram = whole(exact=exact)
@@ -272,13 +305,16 @@ class _SharedGram:
         settings = self._settings
         problems = (self._y, c[self.learnable], settings.loss)
         if self._admm:
-            self._last = self._admm.solve(problems, self._gap, self._last, lambda: check(0))
+            self._last = self._admm.solve(
+                problems, self._gap, self._last, lambda: check(0), self._weights
+            )
         self._last = found = dual.solve(
             self._gram,
             problems,
             dual.Effort(gap=self._gap, seed=settings.seed, threads=settings.workers),
             start=self._last,
             check=check,
+            weights=self._weights,
         )
         beta = (found.alpha * self._y).astype(self._gram.dtype)  # as fine as what it comes from
         return _Found(
@@ -362,9 +398,11 @@ def _fit_one(
         random_state=settings.seed,
     )
     used = (labels != 0).astype(np.float64)  # LIBLINEAR drops rows of weight 0, without a copy here
+    if settings.class_weight == "balanced":
+        used *= balanced(labels[:, None])[:, 0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted and reported instead
-        svm.fit(x, labels > 0, sample_weight=used if (used == 0).any() else None)
+        svm.fit(x, labels > 0, sample_weight=used if (used != 1).any() else None)
     return row, svm.coef_[0], float(svm.intercept_[0]), bool(svm.n_iter_ < _MAX_ITERATIONS)
 
 
@@ -396,8 +434,8 @@ def _equals(
 
 
 def _nearest_1(values: Sequence[float]) -> float:
-    """Return the value nearest 1 in log2, of two the smaller; 1 itself of none."""
-    return min(values, key=lambda c: (abs(math.log2(c)), c), default=_FALLBACK_C)
+    """Return the value nearest 1 in log2, of two the smaller."""
+    return min(values, key=lambda c: (abs(math.log2(c)), c))
 
 
 def _beyond(grid: list[float], equals: Sequence[tuple[float, ...]]) -> list[float]:

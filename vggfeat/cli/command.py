@@ -19,7 +19,10 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         *("tap", "regions", "scales", "mirror", "interpolation", "resampler"),
         *("aggregate", "normalise", "store"),
     ),
-    "SVM": ("difficult", "loss", "grid", "choose-c", "measure", "seed"),
+    "SVM": (
+        *("difficult", "loss", "class-weight", "grid", "choose-c", "measure"),
+        *("folds", "pool", "shots", "draws", "seed"),
+    ),
     "Machine": ("device", "workers", "memory", "cache", "results"),
     "Output": ("name", "format", "output", "dry-run", "json", "quiet", "version", "help"),
 }

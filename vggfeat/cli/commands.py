@@ -147,7 +147,7 @@ def report(name: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (
 @click.argument("images", nargs=-1, required=True, type=Path, metavar="IMAGE|FOLDER...")
 @click.option("--svm", "name", required=True, metavar="RESULT", help="results/NAME.json, or NAME.")
 @click.option(
-    "--split", type=int, default=1, show_default=True, help="Whose classifier, of several splits."
+    "--split", type=int, default=1, show_default=True, help="Whose classifier, of several."
 )
 @click.option(
     "--weights", multiple=True, metavar="PATH", help="Where the weight file is now; once per net."
@@ -158,8 +158,9 @@ def report(name: str, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (
     type=click.Choice(["table", "csv", "json"]),
     default="table",
     show_default=True,
-    help="csv and json have the scores of all classes.",
+    help="csv and json have the scores and probabilities of all classes.",
 )
+@AS_JSON
 @machine_options(*(name for name in MACHINE if name != "data_root"))
 def predict(
     images: tuple[Path, ...],
@@ -167,11 +168,14 @@ def predict(
     split: int,
     weights: tuple[str, ...],
     form: str,
+    as_json: bool,
     **options: Any,  # noqa: ANN401  (checked by Machine)
 ) -> None:
     """Score new images, and those in folders, with the classifier of a result.
 
-    Nets, scales and everything else are those of the training run.
+    Nets, scales and everything else are those of the training run. Probabilities are Platt's
+    sigmoids of the scores, fitted to its validation images; where each image has one class they
+    sum to 1. --json is short for --format json.
 
     \b
     Example:
@@ -184,10 +188,12 @@ def predict(
     machine = machine_of(options)
     trained = predicting.open_trained(result_named(name, machine), split, weights)
     found = predicting.predict(trained, named_images(images), machine, terminal_watch())
-    if form == "csv":
+    if form == "csv" and not as_json:
         click.echo(found.csv(), nl=False)
+    elif form == "json" or as_json:
+        print_rows(found.records(), as_json=True)
     else:
-        print_rows(found.records() if form == "json" else found.table(), form == "json")
+        print_rows(found.table(), as_json=False)
 
 
 @main.command()

@@ -43,6 +43,11 @@ RECIPE: Mapping[str, Mapping[str, Any]] = {
     "grid": {"metavar": "C,C,…"},
     "choose_c": {},
     "difficult": {},
+    "class_weight": {},
+    "folds": {"type": int, "metavar": "K"},
+    "pool": {"is_flag": True, "default": None},
+    "shots": {"metavar": "N,N,…"},
+    "draws": {"type": int, "metavar": "N"},
     "measure": {},
     "seed": {"type": int},
     "limit": {"type": int, "metavar": "N"},
@@ -86,7 +91,7 @@ def machine_options(*names: str) -> Callable[[_Command], _Command]:
 def recipe_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a recipe that were given, as `Recipe.build` wants them."""
     values = _given(options, RECIPE)
-    for name, kind in (("scales", int), ("grid", float), ("regions", str)):
+    for name, kind in (("scales", int), ("grid", float), ("regions", str), ("shots", int)):
         if name in values:
             values[name] = _parts(values[name], kind, name)
     return values

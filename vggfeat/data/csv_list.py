@@ -61,6 +61,7 @@ def open_csv(wanted: Wanted) -> Dataset:
         classes=classes,
         items=sorted_items(items),
         splits=(Split(**{p: _part(ids, of_item, classes, same) for p, ids in parts.items()}),),
+        given=any(row.part for row in rows),
     )
 
 

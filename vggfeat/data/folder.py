@@ -83,6 +83,7 @@ def open_folder(wanted: Wanted) -> Dataset:
         items=tuple(item for item in items if item.id in kept),
         splits=(split,),
         ignored=tuple(sorted([*found.others, *found.hidden, *beside])),
+        given=layout.given,
     )
 
 

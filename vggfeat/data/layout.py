@@ -25,11 +25,13 @@ class Layout:
         kind: What the labels are.
         classes: Their names, sorted.
         chosen: The images of each part, with their classes; all are test where there are none.
+        given: Whether the folders say the parts.
     """
 
     kind: Kind
     classes: tuple[str, ...]
     chosen: Chosen
+    given: bool = False
 
 
 class _Tree:
@@ -183,7 +185,7 @@ def _given(tree: _Tree, base: _Path, seed: int) -> Layout:
         for name, members in _members(train).items():
             for part, some in without_val(members, seed).items():
                 chosen[part] += [(i, name) for i in some]
-    return Layout(kind=Kind.ONE_CLASS, classes=classes, chosen=chosen)
+    return Layout(kind=Kind.ONE_CLASS, classes=classes, chosen=chosen, given=True)
 
 
 def _check_parts(place: str, parts: Mapping[str, str]) -> None:

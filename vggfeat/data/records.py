@@ -82,6 +82,15 @@ class Part:
             order = [i for round_ in rounds for i in round_ if i is not None]
         return self._of(sorted(order[:count]))
 
+    def joined(self, other: Part) -> Part:
+        """Return the images of both, sorted by id."""
+        both = Part(
+            ids=self.ids + other.ids,
+            labels=np.concatenate([self.labels, other.labels]),
+            images=self.images + other.images,
+        )
+        return both._of(sorted(range(len(both.ids)), key=both.ids.__getitem__))
+
     def _of(self, rows: Sequence[int]) -> Part:
         return Part(
             ids=tuple(self.ids[row] for row in rows),
@@ -152,6 +161,9 @@ class Dataset:
         items: Sorted by id.
         splits: One or more.
         ignored: What was found and left out.
+        given: Whether it says its parts itself; else they were made by a hash of seed and id.
+        shots: For each split, how many images of each class were drawn for train and val; empty
+            where none were drawn, and all are in.
     """
 
     name: str
@@ -160,6 +172,8 @@ class Dataset:
     items: tuple[Item, ...]
     splits: tuple[Split, ...]
     ignored: tuple[str, ...] = ()
+    given: bool = True
+    shots: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         whole = {item.id: item.image for item in self.items if item.image is not None}
@@ -179,6 +193,10 @@ class Dataset:
         row_of = {item.id: item.image or item.id for item in self.items}
         whole = {row_of[item.id]: Item(row_of[item.id], item.source) for item in self.items}
         return Regions(items=sorted_items(whole.values()), row_of=row_of)
+
+    def shots_of(self, split: int) -> int | None:
+        """Return how many images of each class split 1, 2, … trains with; None for all."""
+        return self.shots[split - 1] if self.shots else None
 
     def limited(self, count: int | None) -> Dataset:
         """Keep `count` images of each part, round-robin over classes where each image has one."""

@@ -38,7 +38,7 @@ def part_of(name: str) -> str | None:
     return _STEMS[found[1]] if found else None
 
 
-def hash_order(ids: Iterable[str], seed: int) -> list[str]:
+def hash_order(ids: Iterable[str], seed: int | str) -> list[str]:
     """Return ids in the order of a hash of seed and id: the same on every platform, for ever.
 
     >>> hash_order(["a", "b", "c"], seed=0)
@@ -69,7 +69,7 @@ def divided(ids: Sequence[str], seed: int, name: str) -> dict[str, list[str]]:
     return {"test": order[:test], **without_val(order[test:], seed)}
 
 
-def without_val(ids: Sequence[str], seed: int) -> dict[str, list[str]]:
+def without_val(ids: Sequence[str], seed: int | str) -> dict[str, list[str]]:
     """Take val away from train by hash: a fifth, at least one if there are two."""
     order = hash_order(ids, seed)
     val = max(1, round(_SHARE * len(order))) if len(order) > 1 else 0

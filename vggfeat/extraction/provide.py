@@ -11,6 +11,7 @@ from vggfeat.data import open_dataset
 from vggfeat.data.catalogue import PublishedDataset, published_for
 from vggfeat.data.doubts import doubts_of_names
 from vggfeat.data.local import fetch_dataset, lacking
+from vggfeat.data.protocols import drawn, folded
 from vggfeat.data.records import Dataset, Kind
 from vggfeat.errors import DatasetNotFoundError, WeightsNotFoundError
 from vggfeat.nets.architectures import architecture
@@ -77,7 +78,7 @@ class Supplies:
 
 
 def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None = None) -> Dataset:
-    """Open a recipe's data set, limited as it says.
+    """Open a recipe's data set, limited and divided as it says.
 
     Args:
         recipe: Names the data set.
@@ -87,7 +88,7 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
     Raises:
         RecipeError: If the recipe's measure does not fit the labels.
         DatasetNotFoundError: If it is not on disk.
-        DatasetError: If it contradicts itself.
+        DatasetError: If it contradicts itself, or cannot be divided so.
     """
     name = recipe.dataset
     dataset = open_dataset(name, machine.data_root, seed=recipe.seed, stored_ids=stored_ids)
@@ -96,7 +97,14 @@ def open_for(recipe: Recipe, machine: Machine, stored_ids: Sequence[str] | None 
         _log.warning("%s", doubt)
     if short := lacking(dataset):
         _log.warning("%s is not whole: %s; its score is not the published task's", name, short)
-    return dataset.limited(recipe.limit)
+    dataset = dataset.limited(recipe.limit)
+    if dataset.kind is Kind.UNLABELLED:
+        return dataset
+    if recipe.folds:
+        return folded(dataset, recipe.folds, recipe.seed, pool=recipe.pool)
+    if recipe.shots:
+        return drawn(dataset, recipe.shots, recipe.draws, recipe.seed)
+    return dataset
 
 
 def survey(recipe: Recipe, machine: Machine) -> Supplies:

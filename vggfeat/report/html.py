@@ -20,7 +20,7 @@ from vggfeat.classify.measures import MEASURES, companion
 from vggfeat.files.publish import publish_bytes
 from vggfeat.recipe import Recipe
 from vggfeat.report.pictures import INKS, Pictures, heat_map
-from vggfeat.report.plots import Curve, confusion_shares, confusions, curve, search
+from vggfeat.report.plots import Curve, confusion_shares, confusions, curve, search, shots
 from vggfeat.report.result import ClassResult, Result
 from vggfeat.report.templates import environment
 from vggfeat.report.verdicts import Kind, kinds_of, rule_of, words_of
@@ -102,6 +102,8 @@ def _context(result: Result, image: Callable[[str], bytes] | None) -> dict[str, 
         "imitated": any(store.imitated for store in result.stores),
         "chosen": sorted(Counter(record.c for record in result.classes).items()),
         "search": search(result.splits),
+        "shots": shots(result),
+        "repeats": result.recipe.repeats,
         "confusion": _confusion(result) if result.confusion else None,
         "date": result.date and result.date.replace("T", " ").replace("Z", " UTC"),
         "thumbnails": {example.id: picture for example, picture in pictures.of(examples)},

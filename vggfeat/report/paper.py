@@ -239,6 +239,10 @@ def departures(recipe: Recipe, cell: Cell) -> tuple[str, ...]:
 def _lacking(result: Result) -> Iterator[str]:
     """Yield what of its data set a result does not run over, as far as the whole is known."""
     recipe = result.recipe
+    if recipe.class_weight != "none":
+        yield f"{recipe.class_weight} class weights"
+    if recipe.folds or recipe.shots:
+        yield f"{recipe.repeats} of its images in the place of its splits"
     if recipe.limit is not None:
         yield f"limited to {recipe.limit} images of each part"
     for dataset, column in {cell.column.dataset: cell.column for cell in cells()}.items():

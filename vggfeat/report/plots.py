@@ -73,6 +73,25 @@ class SearchPlot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShotsPlot:
+    """The experiment's own measure over the logarithm of the training images of each class.
+
+    Attributes:
+        line: The means over the draws.
+        spread: From one standard deviation below each mean to one above.
+        dots: One for each draw.
+        images: Ticks of the horizontal axis: (percent of the plot, images of each class).
+        percent: Ticks of the vertical axis, as in `SearchPlot`.
+    """
+
+    line: str
+    spread: str
+    dots: str
+    images: tuple[Point, ...]
+    percent: tuple[Point, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Confusion:
     """One class that was taken for another.
 
@@ -132,6 +151,42 @@ def search(splits: Sequence[SplitOutcome]) -> SearchPlot | None:
     return SearchPlot(
         lines=tuple(lines),
         c=tuple((across(c), c) for c in values[:: math.ceil(len(values) / _TICKS_OF_C)]),
+        percent=tuple((upwards(tick), tick) for tick in ticks),
+    )
+
+
+def shots(result: Result) -> ShotsPlot | None:
+    """Return the outlines of what few training images give; None if no number of them has any."""
+    known = [one for one in result.shots if one.means.get(result.measure) is not None]
+    if not known:
+        return None
+    means = [100 * (one.means[result.measure] or 0) for one in known]
+    spreads = [100 * one.deviations.get(result.measure, 0) for one in known]
+    each = [[100 * score for score in one.scores if score is not None] for one in known]
+    low, high = zip(*((m - s, m + s) for m, s in zip(means, spreads, strict=True)), strict=True)
+    ticks = nice_ticks(min(*low, *map(min, each)), max(*high, *map(max, each)))
+    logs = [math.log(one.images) for one in known]
+
+    def across(value: float) -> float:
+        return 100 * (value - logs[0]) / (logs[-1] - logs[0]) if len(logs) > 1 else 50.0
+
+    def upwards(value: float) -> float:
+        return 100 * (value - ticks[0]) / (ticks[-1] - ticks[0])
+
+    places = [across(value) for value in logs]
+    whiskers = zip(places, low, high, strict=True)
+    return ShotsPlot(
+        line=_line((x, 100 - upwards(mean)) for x, mean in zip(places, means, strict=True)),
+        spread="".join(
+            f"M{x:.4g},{100 - upwards(bottom):.4g}V{100 - upwards(top):.4g}"
+            for x, bottom, top in whiskers
+        ),
+        dots=_dots(
+            (x, 100 - upwards(score))
+            for x, scores in zip(places, each, strict=True)
+            for score in scores
+        ),
+        images=tuple((x, one.images) for x, one in zip(places, known, strict=True)),
         percent=tuple((upwards(tick), tick) for tick in ticks),
     )
 

@@ -227,6 +227,24 @@ class SplitOutcome(_Record):
     chance: dict[str, Share | None] = {}
 
 
+class Shots(_Record):
+    """What so many training images of each class gave, over all draws of them.
+
+    Attributes:
+        images: Of each class to train with, those included that C was chosen on.
+        short: Classes that have fewer, in one of the draws at least, and train with all they have.
+        scores: By the experiment's own measure, one for each draw.
+        means: Of each measure, over the draws.
+        deviations: Of each measure, the sample standard deviation (n − 1); empty for one draw.
+    """
+
+    images: Annotated[Count, Field(gt=0)]
+    short: Count
+    scores: tuple[Share | None, ...] = Field(min_length=1)
+    means: dict[str, Share | None]
+    deviations: dict[str, float]
+
+
 class Result(_Record):
     """One experiment.
 
@@ -249,7 +267,10 @@ class Result(_Record):
         ignored: Files and folders that were found and left out.
         stores: One for each net.
         descriptor_size: Of what the SVM sees.
-        splits: One or more.
+        splits: One or more: of the data set, or else folds, or draws of the largest number of
+            training images of each class.
+        shots: One for each number of training images of each class, ascending; empty where all
+            were used.
         classes: One for each class; of several splits the means of the values, and C, the
             numbers of positives, the curve and the examples of the first.
         confusion: (true class, predicted class, images), counted from 0 in the order of `classes`,
@@ -284,6 +305,7 @@ class Result(_Record):
     stores: tuple[StoreUsed, ...]
     descriptor_size: Count
     splits: tuple[SplitOutcome, ...] = Field(min_length=1)
+    shots: tuple[Shots, ...] = ()
     classes: tuple[ClassResult, ...] = Field(min_length=1)
     confusion: tuple[tuple[int, int, Annotated[Count, Field(gt=0)]], ...]
     classifiers: dict[FileName, str] = {}
@@ -392,13 +414,13 @@ def is_result(path: Path) -> bool:
 def upgraded(document: Any) -> Any:  # noqa: ANN401  (JSON from a file may be anything)
     """Return a result's JSON in the present format; what is no result is left as it is.
 
-    Format 5 had no date, no place of the run and no decisions of examples, format 4 no intervals,
-    no chance and no digest of the images. Format 3 had one field for each measure of a class
-    besides, and called its recall "recall".
+    Format 5 had no shots, no date, no place of the run and no decisions of examples, format 4 no
+    intervals, no chance and no digest of the images besides. Format 3 had one field for each
+    measure of a class, and called its recall "recall".
     """
     if not isinstance(document, dict) or document.get("format_version") not in _UPGRADED:
         return document
-    if document["format_version"] in {4, 5}:
+    if document["format_version"] > 3:
         return document | {"format_version": FORMAT_VERSION}
     names = {"voc2007": "voc2007", "voc2010": "voc2010"}
     if document.get("kind") == "one class":

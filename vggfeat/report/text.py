@@ -19,17 +19,24 @@ def result_text(result: Result) -> str:
     cells = "  ".join(f"{percent(value):>8}" for value in result.means.values())
     lines.append(f"{'mean over classes':{width}}  {'':6}  {'':6}  {'':9}  {cells}")
     lines.append("")
-    several = len(result.splits) > 1
+    several, repeats = len(result.splits) > 1, result.recipe.repeats
     spread = f" ± {percent(result.deviations.get(result.measure))}" if several else ""
-    over = f", mean ± sample standard deviation of {len(result.splits)} splits" if several else ""
+    over = (
+        f", mean ± sample standard deviation of {len(result.splits)} {repeats}" if several else ""
+    )
     counted = result.splits[0].counted.get(result.measure, 0)
     lines.append(
         f"{result.measure} {percent(result.score)}{spread} over {counted} of "
         f"{len(result.classes)} classes{over}; descriptors of {result.descriptor_size} numbers"
     )
     lines += _trust(result)
+    lines += _shots(result)
     for number, split in enumerate(result.splits, 1):
-        prefix = f"split {number}: {percent(split.means.get(result.measure))}; " if several else ""
+        prefix = (
+            f"{repeats.removesuffix('s')} {number}: {percent(split.means.get(result.measure))}; "
+            if several
+            else ""
+        )
         lines.append(
             prefix + ", ".join(f"{part} {count}" for part, count in split.sizes.items()) + " images"
         )
@@ -43,6 +50,19 @@ def result_text(result: Result) -> str:
         )
     lines.append("; ".join(f"{name} {s:.1f} s" for name, s in result.seconds.items()))
     return "\n".join([*lines, *(f"note: {warning}" for warning in result.warnings)])
+
+
+def _shots(result: Result) -> list[str]:
+    """Return a line for each number of training images of each class."""
+    if not result.shots:
+        return []
+    lines = [f"{'images of each class':>20}  {result.measure}, % (mean ± deviation; each draw)"]
+    for one in result.shots:
+        spread = one.deviations.get(result.measure)
+        mean = percent(one.means.get(result.measure))
+        mean += "" if spread is None else f" ± {percent(spread)}"
+        lines.append(f"{one.images:20}  {mean:14}  {', '.join(map(percent, one.scores))}")
+    return lines
 
 
 def _trust(result: Result) -> list[str]:

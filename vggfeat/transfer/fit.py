@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,7 @@ def fit_and_score(
         grid=recipe.grid,
         choose_c=recipe.choose_c,
         difficult=recipe.difficult,
+        class_weight=recipe.class_weight,
         measure=recipe.measure,
         seed=recipe.seed,
         device=device_of(device_names(machine.device)[0]),
@@ -87,7 +88,8 @@ def fit_and_score(
         _log.warning("%s", doubt)
     x, labels = np.concatenate([train.x, val.x]), np.concatenate([train.labels, val.labels])
     with timed(seconds, "fit"), watch.step("fit", len(classes), "fits") as advance:
-        classifier = fit(x, labels, classes, search.c, settings, _told(watch, advance))
+        fitted = fit(x, labels, classes, search.c, settings, _told(watch, advance))
+    classifier = replace(fitted, sigmoids=search.sigmoids)
     with timed(seconds, "score"):
         scores = classifier.decision_scores(samples["test"].x)
     return Fitted(search=search, classifier=classifier, scores=scores)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vggfeat.classify.linear import LinearOneVsRest
-from vggfeat.classify.measures import predicted_class
+from vggfeat.classify.measures import Doubles, predicted_class
+from vggfeat.classify.probability import probabilities
 from vggfeat.data.records import Dataset, Item, Kind, unlabelled
 from vggfeat.errors import DatasetError, StoreNotFoundError, WeightsError
 from vggfeat.extraction.calibration import CALIBRATION
@@ -45,6 +46,7 @@ class Trained:
         stores: Of the training run, one for each net.
         kind: What the labels were.
         classifier: The SVMs.
+        validated: On how many images its probabilities were fitted.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Trained:
     stores: tuple[StoreUsed, ...]
     kind: Kind
     classifier: LinearOneVsRest
+    validated: int
 
 
 def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Trained:
@@ -59,7 +62,8 @@ def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Tra
 
     Args:
         path: The result, `results/<name>.json`, with its classifiers beside it.
-        split: Which classifier, counted from 1, where the data set has several splits.
+        split: Which classifier, counted from 1, where the result has several splits, folds or
+            draws.
         weights: Where the weight files are by now, one for each net; none for where they were.
 
     Raises:
@@ -87,7 +91,8 @@ def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Tra
     name, digest = list(result.classifiers.items())[split - 1]
     if len(result.classifiers) > 1:
         count = len(result.classifiers)
-        _log.info("the classifier of split %d of %d scores (--split): '%s'", split, count, name)
+        which = recipe.repeats.removesuffix("s")
+        _log.info("the classifier of %s %d of %d scores (--split): '%s'", which, split, count, name)
     classifier = LinearOneVsRest.load(path.parent / Path(name).name, digest)
     size = classifier.coef.shape[1]
     if classifier.classes != tuple(c.name for c in result.classes) or not (
@@ -100,6 +105,7 @@ def open_trained(path: Path, split: int = 1, weights: Sequence[str] = ()) -> Tra
         stores=result.stores,
         kind=Kind(result.kind),
         classifier=classifier,
+        validated=sum(one.sizes.get("val", 0) for one in result.splits[split - 1 : split]),
     )
 
 
@@ -149,12 +155,34 @@ def predict(trained: Trained, items: Sequence[Item], machine: Machine, watch: Wa
         scores=scores,
         predicted=_predicted(scores, classes, trained.kind),
         errors=errors,
+        probabilities=_probabilities(scores, trained),
     )
 
 
-def _predicted(
-    scores: np.ndarray[tuple[int, int], np.dtype[np.float64]], classes: Sequence[str], kind: Kind
-) -> tuple[tuple[str, ...], ...]:
+def _probabilities(scores: Doubles, trained: Trained) -> Doubles | None:
+    """Return the probabilities of scores, and tell what they rest on; None if there are none."""
+    sigmoids = trained.classifier.sigmoids
+    if sigmoids is None:
+        _log.warning(
+            "the classifier of '%s' has no probabilities: an earlier version has fitted it; "
+            "`vggfeat svm` makes it again",
+            trained.path,
+        )
+        return None
+    lacking = np.flatnonzero(np.isnan(sigmoids).any(axis=1))
+    if len(lacking):
+        _log.warning(
+            "%d of %d classes have no probability, the first is %r: validation shows no image of "
+            "them, or no other",
+            *(len(lacking), len(sigmoids), trained.classifier.classes[lacking[0]]),
+        )
+    if len(lacking) == len(sigmoids):
+        return None
+    _log.info("probabilities: sigmoids, fitted to %d validation images", trained.validated)
+    return probabilities(scores, sigmoids, one_class=trained.kind is Kind.ONE_CLASS)
+
+
+def _predicted(scores: Doubles, classes: Sequence[str], kind: Kind) -> tuple[tuple[str, ...], ...]:
     if kind is Kind.ONE_CLASS:
         return tuple((classes[k],) if k >= 0 else () for k in predicted_class(scores))
     order = np.argsort(-scores, axis=1, kind="stable")

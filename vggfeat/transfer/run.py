@@ -36,6 +36,7 @@ from vggfeat.transfer.origin import as_run, origin, place_of_run, places, way_up
 from vggfeat.transfer.samples import Block, blocks_of, image_digests, read_sample, used_store
 from vggfeat.transfer.score import (
     Evaluation,
+    final,
     result_of,
     split_run,
 )
@@ -72,7 +73,10 @@ def evaluate(
         runs = []
         for index, split in enumerate(dataset.splits, 1):
             if len(dataset.splits) > 1:
-                _log.info("split %d of %d", index, len(dataset.splits))
+                shots = dataset.shots_of(index)
+                few = "" if shots is None else f", {shots} images of each class"
+                which = recipe.repeats.removesuffix("s")
+                _log.info("%s %d of %d%s", which, index, len(dataset.splits), few)
             with timed(seconds, "read descriptors"):
                 samples = {
                     part: read_sample(blocks, getattr(split, part), recipe) for part in PARTS
@@ -82,7 +86,7 @@ def evaluate(
                 runs.append(split_run(samples, fitted, dataset, recipe, index))
     result = result_of(recipe, dataset, used, runs, seconds)
     result = result.model_copy(update={"warnings": (*result.warnings, *doubts)})
-    return Evaluation(result=result.published(), runs=tuple(runs), origin=origin(recipe, used))
+    return Evaluation(result=result.published(), runs=final(runs), origin=origin(recipe, used))
 
 
 @contextmanager

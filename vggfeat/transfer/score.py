@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from vggfeat.report.result import (
     Example,
     Result,
     Search,
+    Shots,
     SplitOutcome,
     StoreUsed,
 )
@@ -116,6 +117,9 @@ class Confidence:
     chance: dict[str, float | None]
 
 
+_UNKNOWN = Confidence(means={}, own=np.empty((0, 0)), chance={})
+
+
 def confidence(
     labels: Labels, scores: Scores, kind: Kind, measure: str, draw: tuple[int, int]
 ) -> Confidence:
@@ -145,7 +149,9 @@ def class_means(splits: Sequence[tuple[ClassResult, ...]]) -> tuple[ClassResult,
         values = {
             name: _mean([result.values[name] for result in of_class]) for name in of_class[0].values
         }
-        merged.append(of_class[0].model_copy(update={"values": values}))
+        notes = [f"{r.note} ({n} of {len(splits)})" for n, r in enumerate(of_class, 1) if r.note]
+        note = of_class[0].note or next(iter(notes), None)
+        merged.append(of_class[0].model_copy(update={"values": values, "note": note}))
     return tuple(merged)
 
 
@@ -244,6 +250,7 @@ class SplitRun:
     """What one split has given.
 
     Attributes:
+        shots: How many training images of each class were drawn; None for all there are.
         samples: Of train, val and test; their descriptors only where there is one split, since
             those of several need not fit into memory together.
         fitted: The search, the classifiers and the test scores.
@@ -253,6 +260,7 @@ class SplitRun:
         confusion: Counts of (true, predicted) classes; empty where an image has any number.
     """
 
+    shots: int | None
     samples: dict[str, Sample]
     fitted: Fitted
     outcome: SplitOutcome
@@ -267,7 +275,7 @@ class Evaluation:
 
     Attributes:
         result: What is written and published, without paths of this machine.
-        runs: One for each split.
+        runs: One for each split of the result.
         origin: What the classifiers keep of this machine; see `vggfeat.transfer.origin`.
     """
 
@@ -293,11 +301,14 @@ def split_run(
     test = samples["test"]
     measured = test.labels, scores, dataset.kind, recipe.measure
     values, counted = means(*measured)
-    trust = confidence(*measured, (recipe.seed, split))
+    # of draws of fewer images than the most a result keeps their scores alone
+    whole = dataset.shots_of(split) == dataset.shots_of(len(dataset.splits))
+    trust = confidence(*measured, (recipe.seed, split)) if whole else _UNKNOWN
     published = published_ids(item.id for item in dataset.items)
     if len(dataset.splits) > 1:
         samples = {part: sample.without_descriptors for part, sample in samples.items()}
     return SplitRun(
+        shots=dataset.shots_of(split),
         samples=samples,
         fitted=fitted,
         outcome=SplitOutcome(
@@ -311,7 +322,7 @@ def split_run(
                 fits=search.fits + int((~np.isnan(classifier.intercept)).sum()),
                 not_converged=search.not_converged + classifier.not_converged,
                 solver=search.solver,
-                gap=number(max(search.gap, classifier.gap)),
+                gap=number(np.fmax(search.gap, classifier.gap)),
             ),
             c=tuple(sorted(set(search.c))),
             means=values,
@@ -345,9 +356,11 @@ def result_of(
         recipe: Of the experiment.
         dataset: Its own.
         stores: One for each net and region.
-        runs: One for each split.
+        runs: One for each split; of several numbers of training images the largest one makes the
+            result, and what the others gave stands in its `shots`.
         seconds: Time of each step.
     """
+    shots, all_runs, runs = shots_of(runs, recipe), runs, final(runs)
     outcomes = tuple(run.outcome for run in runs)
     classes = tuple(
         one.model_copy(update={"interval": interval([run.confidence.own[k] for run in runs])})
@@ -365,6 +378,7 @@ def result_of(
         stores=stores,
         descriptor_size=runs[0].fitted.classifier.coef.shape[1],
         splits=outcomes,
+        shots=shots,
         classes=classes,
         confusion=tuple((*pair, count) for pair, count in sorted(confused.items())),
         means=values,
@@ -374,18 +388,71 @@ def result_of(
         resamples=RESAMPLES,
         measure=recipe.measure,
         score=values.get(recipe.measure),
-        warnings=_warnings(stores, classes, runs),
+        warnings=(
+            *_warnings(stores, classes, all_runs, recipe),
+            *(
+                f"{one.short} of {len(classes)} classes have fewer than {one.images} training "
+                "images, and train with all they have."
+                for one in shots
+                if one.short
+            ),
+        ),
         seconds=seconds,
         versions=versions(),
     )
+
+
+def final(runs: Sequence[SplitRun]) -> tuple[SplitRun, ...]:
+    """Return the runs that a result is made of: those of the most training images of each class."""
+    return tuple(run for run in runs if run.shots == runs[-1].shots)
+
+
+def shots_of(runs: Sequence[SplitRun], recipe: Recipe) -> tuple[Shots, ...]:
+    """Return what each number of training images of each class gave, over its draws.
+
+    Args:
+        runs: One for each number and draw, the numbers ascending.
+        recipe: Says by which measure.
+    """
+    found = []
+    for images in recipe.shots or ():
+        own = [run for run in runs if run.shots == images]
+        values, deviations = split_means([run.outcome.means for run in own])
+        short = np.any([[c.train < images for c in run.classes] for run in own], axis=0)
+        found.append(
+            Shots(
+                images=images,
+                short=int(short.sum()),
+                scores=tuple(run.outcome.means[recipe.measure] for run in own),
+                means=values,
+                deviations=deviations,
+            )
+        )
+    return tuple(found)
+
+
+def _unchosen(runs: Sequence[SplitRun]) -> Iterator[str]:
+    """Say where validation could not tell any C, by the number of training images."""
+    for shots in dict.fromkeys(run.shots for run in runs):
+        own = [run.outcome for run in runs if run.shots == shots]
+        c = [one.c for one in own if None in one.search.means]
+        if c:
+            noun = "image" if shots == 1 else "images"
+            where = "" if shots is None else f"{shots} training {noun} of each class: "
+            yield (
+                f"{where}No C could be chosen, since no class can be measured on val; "
+                f"it is {', '.join(f'{value:.4g}' for value in c[0])}."
+            )
 
 
 def _warnings(
     stores: tuple[StoreUsed, ...],
     classes: tuple[ClassResult, ...],
     runs: Sequence[SplitRun],
+    recipe: Recipe,
 ) -> tuple[str, ...]:
     found = []
+    all_runs, runs = runs, final(runs)
     searches = [run.outcome.search for run in runs]
     for store in stores:
         if store.substitute:
@@ -395,12 +462,12 @@ def _warnings(
         if store.cropped:
             found.append(f"{store.cropped} images were cropped to an aspect of {MAX_ASPECT}:1.")
     found += [f"{c.name}: {c.note}." for c in classes if c.note]
-    if any(mean is None for search in searches for mean in search.means):
-        found.append("No C could be chosen, since no class can be measured on val; it is 1.")
+    found += _unchosen(all_runs)
     names = [c.name for c in classes]
     for index, run in enumerate(runs, 1):
         if doubt := undecided(run.fitted.search, names):
-            found.append(f"Split {index}: {doubt}" if len(runs) > 1 else doubt)
+            which = recipe.repeats.removesuffix("s").capitalize()
+            found.append(f"{which} {index}: {doubt}" if len(runs) > 1 else doubt)
     if any(search.at_edge for search in searches):
         found.append("A chosen C lies at the edge of the grid.")
     if failed := sum(search.not_converged for search in searches):
