@@ -53,6 +53,7 @@ def paths(tmp_path: Path) -> list[Path]:
     return [tmp_path / f"{seed}.png" for seed in range(len(sizes))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -116,6 +117,7 @@ def files_of_many_kinds(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_an_image_in_memory_has_the_row_of_its_file(tmp_path: Path) -> None:
     files = files_of_many_kinds(tmp_path)
     assert len(files) == 7
@@ -300,6 +302,7 @@ def test_absent_weights_are_told(paths: list[Path]) -> None:
 # What of a recipe or a machine an image's row has nothing to do with, or what the class decides.
 _ELSEWHERE = {
     *("dataset", "regions", "loss", "grid", "choose_c", "difficult", "measure", "seed", "limit"),
+    *("class_weight", "folds", "pool", "shots", "draws"),
     *("name", "paper", "ablation", "data_root", "results", "verify_images"),
 }
 
@@ -384,6 +387,7 @@ def test_the_checks_that_are_told_apart_exist() -> None:
     assert {*_RUN_THE_NET, *_NOT_FOR_IMAGES} <= names
 
 
+@pytest.mark.slow
 def test_a_pipeline_learns_from_images(paths: list[Path], elsewhere: Callable[[Any], Any]) -> None:
     y = [0, 1, 0, 1]
     pipeline = make_pipeline(net(), LinearSVC(C=1.0, random_state=0)).fit(paths, y)

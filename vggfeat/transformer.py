@@ -257,9 +257,9 @@ def describe(
         WeightsError: If the weights are absent or unknown.
 
     Example:
-        >>> describe("cat.jpg", model="vgg61")
+        >>> describe("no-such-cat.jpg")
         Traceback (most recent call last):
-        vggfeat.errors.RecipeError: Unknown model 'vgg61'. Did you mean 'vgg16'?
+        vggfeat.errors.ImageNotFoundError: image: there is no file 'no-such-cat.jpg'. Check the path.
     """
     net = VggDescriptor(model, **{"on_error": "raise", **settings})
     must_exist = net.on_error == "raise"

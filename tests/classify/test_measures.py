@@ -215,6 +215,7 @@ def r_precision(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array([ranked[:n, k].mean() if n else np.nan for k, n in enumerate(count)])
 
 
+@pytest.mark.slow
 def test_a_measure_is_added_in_one_place(
     tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_rows_are_those_of_one_image_at_a_time(photos: list[Path], mirror: bool) -> None:
     rows = describe(photos, mirror=mirror)
@@ -105,6 +106,7 @@ def test_rows_are_those_of_one_image_at_a_time(photos: list[Path], mirror: bool)
     assert rows.image_size.tolist()[:2] == [[90, 120], [120, 90]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -144,6 +146,7 @@ def test_reduced_precision_on_canvases_stays_near(photos: list[Path], canvas: in
     assert (1 - cosine).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_net_s_device_can_rescale(photos: list[Path]) -> None:
     ours, pillows = raw(describe(photos, resampler="torch")), raw(describe(photos))
     assert BOUND < distance(ours, pillows) < 2e-2

@@ -53,6 +53,7 @@ def test_rows_that_are_equal_are_found_and_told(
     expected: list[list[int]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.WARNING, "vggfeat")
     with DescriptorStore.open(store_of(tmp_path / "s", copies, same_file)) as store:
         assert sorted(alike(store)) == [[store.ids[row] for row in group] for group in expected]
         tell_alike(store)

@@ -107,6 +107,7 @@ class _StopsAfterTheFirst(Watch):
         raise Interrupted(2, remedy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("taps", "changed"),
     [
@@ -158,6 +159,7 @@ def test_an_8_bit_net_is_another_one_for_each_tap(
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_between_two_stores_resumes_to_the_same_bytes(
     tiny_voc: Path,
     machine: Machine,
@@ -210,6 +212,7 @@ def test_a_store_that_was_begun_alone_decides_the_shards_of_the_other(
     assert [StorePlan.read(path.parent).shard_rows for path in (first, second)] == [9, 9]
 
 
+@pytest.mark.slow
 def test_stores_that_were_begun_in_other_shards_are_filled_one_after_the_other(
     tiny_voc: Path,
     machine: Machine,
@@ -230,6 +233,7 @@ def test_stores_that_were_begun_in_other_shards_are_filled_one_after_the_other(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_rows_that_another_store_has_are_copied_for_its_tap_alone(
     tiny_voc: Path,
@@ -266,6 +270,7 @@ def test_an_unreadable_image_is_so_in_every_store_and_told_of_once(
     assert caplog.text.count("one pass of vgg11-thin fills a store for each") == 1
 
 
+@pytest.mark.slow
 def test_the_svm_sees_a_block_for_each_net_region_and_tap(tiny_voc: Path, machine: Machine) -> None:
     models = ("vgg11-thin", "vgg13-thin")
     wanted = recipe(tiny_voc, ("fc7", "pool5"), models=models, aggregate="stack")

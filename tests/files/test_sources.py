@@ -145,6 +145,7 @@ def test_the_store_of_members_is_that_of_files(
 # --- files --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_item_can_be_sent_to_another_process(
     tmp_path: Path, elsewhere: Callable[[Any], Any]
 ) -> None:

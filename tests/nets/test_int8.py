@@ -100,6 +100,7 @@ def test_real_images_differ_far_more_than_the_two_nets_do(shared: Path) -> None:
     assert 10 * drift(described, expected) < apart
 
 
+@pytest.mark.slow
 def test_the_mean_input_corrects_the_biases() -> None:
     net = thin()
     calibration = calibrate(net, CALIBRATION)
@@ -110,6 +111,7 @@ def test_the_mean_input_corrects_the_biases() -> None:
     assert drift(Int8Vgg(net, calibration, 2).averages(IMAGES), expected) < drift(without, expected)
 
 
+@pytest.mark.slow
 def test_neither_batch_nor_threads_nor_earlier_sizes_change_a_bit() -> None:
     net = thin()
     calibration = calibrate(net, CALIBRATION)

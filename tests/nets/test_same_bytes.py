@@ -70,6 +70,7 @@ def test_a_row_does_not_depend_on_company_order_threads_or_batches(tap: str, poo
     check(net(pooling=pooling, tap=tap), images, random.Random(0))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(32, 150), st.integers(32, 150)), min_size=1, max_size=6),
     st.sampled_from(["ceil", "floor"]),
@@ -105,6 +106,7 @@ def test_full_nets(name: str, tap: str) -> None:
     check(net(name, tap=tap), images, random.Random(1))
 
 
+@pytest.mark.slow
 def test_windows_that_are_cut_by_a_table_s_end_are_added_in_the_same_order() -> None:
     images = pictures([(225, 1100), (224, 224), (224, 3200)])  # the last has 94 windows a side
     plain = net()

@@ -202,6 +202,7 @@ def test_one_pixel_less_is_refused(tap: str, side: int) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", quick("pool4", "conv5_3", "conv5_3-linear", "fc6-linear"))
 def test_the_8_bit_form(tap: str) -> None:
     pytest.importorskip("openvino", reason='pip install "vggfeat[int8]"')

@@ -183,6 +183,7 @@ def test_the_other_columns_are_the_layers_of_table_1(name: str) -> None:
     assert distance(dense(images), x.mean(dim=(2, 3))) <= BOUND
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_in_double_precision_it_is_the_same_to_1e_12() -> None:
     net = ARCHITECTURES["vgg16-thin"]

@@ -95,6 +95,7 @@ def check_outcome(done: click.testing.Result, what: object) -> None:
 SMALL = json.loads(results.caltech(4, 3).model_dump_json())
 
 
+@pytest.mark.slow
 @given(st.sampled_from(list(nodes(SMALL))), st.sampled_from(FRAGMENTS))
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_damaged_result_is_one_message_or_a_page(

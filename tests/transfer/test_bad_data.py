@@ -67,7 +67,7 @@ def test_a_list_cannot_put_an_image_into_two_parts(here: CliRunner) -> None:
     check_refused(
         here,
         ["extract", *FAST, "--dataset", "csv:x.csv"],
-        "'x.csv', line 8: 'a/0.jpg' is listed twice.",
+        "'x.csv', line 8: 'a/0.jpg' is listed twice, as a in train in line 2 and as a in test here.",
         "Expected each image in one line, and so in one part.",
     )
 
@@ -146,14 +146,14 @@ def test_a_class_of_two_photos_is_refused(here: CliRunner) -> None:
 def test_where_val_measures_nothing_c_is_said_not_to_be_chosen(
     here: CliRunner, tiny_voc: Path
 ) -> None:
-    for path in (tiny_voc / "ImageSets" / "Main").glob("*val.txt"):
-        path.write_text("")
+    for path in (tiny_voc / "ImageSets" / "Main").glob("*_val.txt"):
+        path.write_text("".join(f"{line.split()[0]} -1\n" for line in path.open()))
     told = both(here, f"voc:{tiny_voc}", "--grid", "0.25,4").stdout
-    assert "train 8, val 0, test 10 images" in told
     assert "C by voc2007 on val: 0.25: –, 4: –" in told
-    assert "note: No C could be chosen, since no class can be measured on val; it is 1." in told
+    nearest = "note: No C could be chosen, since no class can be measured on val; it is 0.25."
+    assert nearest in told
     [path] = Path("results").glob("*.json")
-    assert json.loads(path.read_text())["splits"][0]["c"] == [1.0]
+    assert json.loads(path.read_text())["splits"][0]["c"] == [0.25]
 
 
 def test_without_any_image_to_train_with_there_is_no_result(
@@ -161,9 +161,11 @@ def test_without_any_image_to_train_with_there_is_no_result(
 ) -> None:
     for path in (tiny_voc / "ImageSets" / "Main").glob("*train.txt"):
         path.write_text("")
-    arguments = [*FAST, "--dataset", f"voc:{tiny_voc}"]
-    run(here, "extract", *arguments)
-    check_refused(here, ["svm", *arguments], "No image to train with: train is empty")
+    check_refused(
+        here,
+        ["extract", *FAST, "--dataset", f"voc:{tiny_voc}"],
+        "has lists of test, val alone. Expected train.txt or trainval.txt.",
+    )
     assert not Path("results").exists()
 
 

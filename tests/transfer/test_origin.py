@@ -191,7 +191,7 @@ def test_a_report_from_elsewhere_finds_the_images_and_stands_beside_the_result(
     """The run had paths relative to its folder."""
     monkeypatch.chdir(made.folder)
     recipe = made.recipe.model_copy(update={"dataset": "folder:photos", "name": "relative"})
-    machine = Machine(cache=Path("features"), results=Path("results"), workers=1)
+    machine = Machine(cache=tmp_path / "features", results=Path("results"), workers=1)
     extract(recipe, machine, Watch())
     path = write(evaluate(recipe, machine, Watch()), machine).resolve()
     published = Result.read(path)

@@ -116,6 +116,7 @@ def test_the_scores_are_those_of_the_training_run(
     assert not elsewhere.cache.exists()
 
 
+@pytest.mark.slow
 def test_rows_that_are_not_kept_have_the_bits_of_those_that_are(
     tiny_voc: Path, machine: Machine, elsewhere: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_rows_that_are_not_kept_have_the_bits_of_those_that_are(
         assert ours.tobytes() == getattr(kept, name).tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", ["fc7", ["pool5", "fc7"]])
 def test_images_that_stores_hold_are_not_described_again(
     tiny_voc: Path, machine: Machine, forwards: list[int], tap: str | list[str]

@@ -96,6 +96,7 @@ def test_what_a_kill_left_beside_a_complete_store_is_removed(
     assert forwards == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["descriptors.h5", "descriptors.json", "plan.json"])
 def test_a_damaged_store_beside_it_disturbs_nobody(
     tiny_voc: Path, machine: Machine, forwards: list[int], victim: str
@@ -113,6 +114,7 @@ def test_a_damaged_store_beside_it_disturbs_nobody(
         assert store.verify().faults == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same_size", [False, True])
 def test_after_one_image_changed_exactly_it_is_computed(
     tiny_voc: Path, machine: Machine, forwards: list[int], same_size: bool
@@ -135,6 +137,7 @@ def test_after_one_image_changed_exactly_it_is_computed(
     assert [after.image_id[i] for i in changed] == ["000007"]
 
 
+@pytest.mark.slow
 def test_after_a_scale_was_added_exactly_it_is_computed(
     tiny_voc: Path, machine: Machine, forwards: list[int]
 ) -> None:
@@ -147,6 +150,7 @@ def test_after_a_scale_was_added_exactly_it_is_computed(
         assert store.verify().faults == ()
 
 
+@pytest.mark.slow
 def test_fewer_images_cost_nothing_once_all_are_there(
     tiny_voc: Path, machine: Machine, forwards: list[int]
 ) -> None:
@@ -156,6 +160,7 @@ def test_fewer_images_cost_nothing_once_all_are_there(
     assert forwards == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -264,8 +269,8 @@ def test_a_result_reads_back_as_it_was_written(tiny_voc: Path, machine: Machine)
     evaluation = evaluate(recipe(tiny_voc), machine, Watch())
     path = write(evaluation, machine)
     written = Result.read(path)
-    classifiers = {"classifiers": written.classifiers}
-    assert written == evaluation.result.model_copy(update=classifiers)
+    at_writing = {name: getattr(written, name) for name in ("classifiers", "date", "ran_in")}
+    assert written == evaluation.result.model_copy(update=at_writing)
     with safe_open(path.with_suffix(".safetensors"), framework="np") as file:
         assert np.array_equal(file.get_tensor("coef"), evaluation.runs[0].fitted.classifier.coef)
     assert write(evaluate(recipe(tiny_voc), machine, Watch()), machine) == path
@@ -281,6 +286,7 @@ def test_a_result_of_another_recipe_is_never_overwritten(tiny_voc: Path, machine
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_same_recipe_on_other_images_replaces_its_result(
     tiny_voc: Path, machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -310,6 +316,7 @@ def test_without_a_store_the_command_that_makes_it_is_named(
         evaluate(recipe(tiny_voc), machine, Watch())
 
 
+@pytest.mark.slow
 def test_a_store_with_more_scales_and_images_serves(
     tiny_voc: Path, machine: Machine, forwards: list[int]
 ) -> None:
@@ -345,6 +352,7 @@ def test_a_store_of_other_settings_is_refused(tiny_voc: Path, machine: Machine) 
         values_from_stores([path], asked)
 
 
+@pytest.mark.slow
 def test_late_fusion_stacks_the_nets(tiny_voc: Path, machine: Machine) -> None:
     both = recipe(tiny_voc, models=["vgg16-thin", "vgg19-thin"], limit=4)
     assert len(extract(both, machine, Watch())) == 2
@@ -559,7 +567,8 @@ def test_a_result_names_its_classifiers_and_counts_what_was_taken_for_what(
     evaluation, machine = three_splits
     result, path = evaluation.result, write(*three_splits)
     written = Result.read(path)
-    assert written == result.model_copy(update={"classifiers": written.classifiers})
+    at_writing = {name: getattr(written, name) for name in ("classifiers", "date", "ran_in")}
+    assert written == result.model_copy(update=at_writing)
     assert {path.parent / name for name in written.classifiers} == set(
         machine.results.glob("*-split?.safetensors")
     )
@@ -573,6 +582,7 @@ def test_a_result_names_its_classifiers_and_counts_what_was_taken_for_what(
     assert list(result.confusion) == pairs
 
 
+@pytest.mark.slow
 def test_persons_are_described_by_their_boxes_and_their_images(
     tmp_path: Path, machine: Machine
 ) -> None:
@@ -642,6 +652,7 @@ class Stopping(Watch):
         super().check(resume)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_and_ends_in_the_same_bytes(
     tiny_voc: Path, machine: Machine, forwards: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -690,6 +701,7 @@ def rows_of(path: Path, ids: Sequence[str]) -> bytes:
     return rows.descriptors.tobytes() + rows.norms.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "elsewhere",
     [(8, {"memory": "100MB", "workers": 1}, 2), (24, {"memory": "5GB", "workers": 5}, 3)],
@@ -717,6 +729,7 @@ def test_stores_of_one_recipe_have_the_same_rows_wherever_they_were_made(
 _PLANNED_BEFORE = {"threads": 1, "window_pixels": 1 << 23, "batch_pixels": 1 << 17, "canvas": None}
 
 
+@pytest.mark.slow
 def test_a_store_that_an_earlier_version_planned_is_resumed(
     tiny_voc: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -765,6 +778,7 @@ def test_what_is_free_decides_no_bit(machine: Machine, monkeypatch: pytest.Monke
     assert [execution["batch_pixels"] for execution in found] == [fewest] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_a_lower_precision_is_another_store_with_nearly_the_same_rows(
     tiny_voc: Path, machine: Machine, precision: str

@@ -164,6 +164,7 @@ def machine_options(machine: Machine) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 def test_the_archive_has_every_score_to_the_last_bit(made: Made, tmp_path: Path) -> None:
     run = made.evaluation.runs[0]
     archive = submit(made.result, made.machine)

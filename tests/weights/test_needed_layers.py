@@ -65,6 +65,7 @@ NOTOP: tuple[Writer, ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", NOTOP, ids=lambda w: w.__name__)
 def test_convolutions_alone_serve_the_taps_up_to_pool5(
     tmp_path: Path, writer: Writer, truth: Tensors
