@@ -257,9 +257,9 @@ def describe(
         WeightsError: If the weights are absent or unknown.
 
     Example:
-        >>> describe("no-such-cat.jpg")
+        >>> describe("cat.png")
         Traceback (most recent call last):
-        vggfeat.errors.ImageNotFoundError: image: there is no file 'no-such-cat.jpg'. Check the path.
+        vggfeat.errors.ImageNotFoundError: image: there is no file 'cat.png'. Check the path.
     """
     net = VggDescriptor(model, **{"on_error": "raise", **settings})
     must_exist = net.on_error == "raise"

@@ -67,7 +67,7 @@ def test_a_list_cannot_put_an_image_into_two_parts(here: CliRunner) -> None:
     check_refused(
         here,
         ["extract", *FAST, "--dataset", "csv:x.csv"],
-        "'x.csv', line 8: 'a/0.jpg' is listed twice, as a in train in line 2 and as a in test here.",
+        "'x.csv', line 8: 'a/0.jpg' is listed twice, as a in train in line 2 and as a in test",
         "Expected each image in one line, and so in one part.",
     )
 

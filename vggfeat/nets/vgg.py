@@ -258,6 +258,11 @@ def _masked(x: Tensor, sizes: Tensor | None) -> Tensor:
     """Set (b, C, H, W) maps to zero outside their own (b, 2) sizes, in place."""
     if sizes is None:
         return x
+    if x.device.type == "cpu":  # there only what is outside is touched; a GPU would have to wait
+        for own, (height, width) in zip(x, sizes.tolist(), strict=True):
+            own[:, height:] = 0
+            own[:, :, width:] = 0
+        return x
     rows, columns = (torch.arange(n, device=x.device) for n in x.shape[-2:])
     inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[:, None]
     return x.mul_(inside[:, None])
