@@ -92,6 +92,7 @@ def test_order_and_company_do_not_matter_and_an_image_may_come_twice(paths: list
     assert np.linalg.norm(whole[0] - whole[1]) > 100 * BOUND
 
 
+@pytest.mark.slow
 def test_paths_may_be_strings_and_come_in_arrays(paths: list[Path]) -> None:
     whole = net().transform(paths)
     for same in (np.array(paths), np.array([str(p) for p in paths]), (str(p) for p in paths)):
@@ -326,6 +327,7 @@ def test_the_columns_have_names(paths: list[Path], changed: dict[str, object]) -
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_it_gives_data_frames_if_asked(paths: list[Path]) -> None:
     pandas = pytest.importorskip("pandas")
     frame = net().set_output(transform="pandas").transform(paths)

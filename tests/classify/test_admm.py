@@ -24,6 +24,7 @@ DEVICES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("c", [2.0**-4, 1.0, 2.0**7])

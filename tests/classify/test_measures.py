@@ -106,6 +106,7 @@ def rankings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.array(scores), np.array(labels, dtype=np.int8)
 
 
+@pytest.mark.slow
 @given(rankings(), st.sampled_from(["voc2007", "voc2010"]))
 @settings(max_examples=300, deadline=None)
 def test_any_ranking_equals_the_devkit(

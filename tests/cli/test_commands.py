@@ -114,6 +114,7 @@ def test_the_layers_of_one_net(call: CliRunner) -> None:
     check_refused(call, ["models", "vgg16", "--size", "99x500"], "99×500 pixels gives a pool5 map")
 
 
+@pytest.mark.slow
 def test_a_store_given_by_its_path_brings_its_settings(call: CliRunner, tiny_voc: Path) -> None:
     path = run(call, "extract", *FAST, "--dataset", f"voc:{tiny_voc}").stdout.strip()
     for image in (tiny_voc / "JPEGImages").iterdir():
@@ -307,12 +308,14 @@ def test_bad_images_are_recorded_counted_and_listed(call: CliRunner) -> None:
     assert np.isnan(rows.descriptors[1]).all()
 
 
+@pytest.mark.slow
 def test_on_error_raise_names_the_image(call: CliRunner) -> None:
     bad_images(Path("photos"))
     command = ["extract", *FAST, "--dataset", "folder:photos", "--on-error", "raise"]
     check_refused(call, command, "cannot be read", "--on-error record")
 
 
+@pytest.mark.slow
 def test_changed_bytes_of_a_store_are_damage_everywhere(call: CliRunner, tiny_voc: Path) -> None:
     command = ["extract", *FAST, "--dataset", f"voc:{tiny_voc}"]
     path = Path(run(call, *command).stdout.strip())

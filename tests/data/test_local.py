@@ -372,6 +372,7 @@ def test_a_stop_keeps_the_archives(asked: list[str], tmp_path: Path) -> None:
     assert asked.count("trainval.tar") == 1
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_the_folder_is_whole_or_not_there(
     asked: list[str], tmp_path: Path
 ) -> None:

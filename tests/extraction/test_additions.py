@@ -51,6 +51,7 @@ def map_of(path: Path, q: int, tap: str) -> Tensor:
     return net.feature_map(net.normalised(pixels))
 
 
+@pytest.mark.slow
 def test_a_tap(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         RecipeError, match=r"tap = 'fc6-before' in a test\. Did you mean 'fc6-linear'"

@@ -78,6 +78,7 @@ class _StopsAfterTheFirst(Watch):
         raise Interrupted(2, remedy)
 
 
+@pytest.mark.slow
 def test_finished_shards_of_an_interrupted_run_are_not_counted_again(
     machine: Machine, tiny_voc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

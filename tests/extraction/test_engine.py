@@ -180,6 +180,7 @@ def test_whoever_takes_the_rows_keeps_his_own_settings_of_torch(
     assert set(meanwhile) == {(True, 2)}
 
 
+@pytest.mark.slow
 def test_the_same_plan_gives_the_same_bytes(photos: list[Path]) -> None:
     first, second = describe(photos), describe(photos, workers=5)
     assert first.descriptors.tobytes() == second.descriptors.tobytes()
@@ -216,6 +217,7 @@ def test_mirrored_pixels_at_the_net_give_the_same_descriptor(tmp_path: Path) -> 
     assert distance(single[:1], single[1:]) > 1e-2
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_rows_of_nan_with_their_reason(photos: list[Path]) -> None:
     good = describe(photos)
     photos[1].write_bytes(b"")

@@ -294,6 +294,7 @@ def test_the_svm_sees_a_block_for_each_net_region_and_tap(tiny_voc: Path, machin
         store.close()
 
 
+@pytest.mark.slow
 def test_the_time_of_a_pass_is_divided_among_its_stores(tiny_voc: Path, machine: Machine) -> None:
     wanted = recipe(tiny_voc, ("fc7", "pool5"))
     begun = time.perf_counter()

@@ -790,6 +790,7 @@ fetch(file, Path(folder), Watch())
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_the_next_call_finishes(server: Server, tmp_path: Path) -> None:
     url = server.at("/net.bin", serve())
     for kill_at in range(1, 30):

@@ -511,6 +511,7 @@ SEEDS = [
 NESTED = zip_of({"in.tar.gz": SEEDS[2]}, zipfile.ZIP_STORED)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.sampled_from([*SEEDS, NESTED]),

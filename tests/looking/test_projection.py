@@ -168,6 +168,7 @@ def test_umap_is_an_extra(
     assert "UMAP 1" in Path(output).read_text()
 
 
+@pytest.mark.slow
 def test_umap_itself_keeps_two_groups_apart(tmp_path: Path) -> None:
     pytest.importorskip("umap", reason="umap-learn is not installed")
     random = np.random.default_rng(0)

@@ -150,6 +150,7 @@ def test_images_that_are_too_small_are_refused_with_their_size() -> None:
         ragged(pictures([(224, 224), (223, 300)]), (0, 0), mirror=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_reduced_precision_stays_near_and_pixels_are_normalised_before(
     precision: torch.dtype,
@@ -165,6 +166,7 @@ def test_reduced_precision_stays_near_and_pixels_are_normalised_before(
     assert float((1 - cosine).max()) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not packs(torch.bfloat16, torch.device("cpu")), reason="no bfloat16 products by oneDNN here"
 )

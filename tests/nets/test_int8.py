@@ -125,6 +125,7 @@ def test_neither_batch_nor_threads_nor_earlier_sizes_change_a_bit() -> None:
     assert torch.equal(together, Int8Vgg(net, calibration, 1).averages(IMAGES))
 
 
+@pytest.mark.slow
 def test_images_may_be_flipped_views() -> None:
     net = thin()
     engine = Int8Vgg(net, calibrate(net, CALIBRATION), 2)
@@ -184,6 +185,7 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
         Calibration.load(path)
 
 
+@pytest.mark.slow
 def test_a_dead_layer_gives_what_its_biases_give() -> None:
     net = thin()
     part(net, "conv3_2", "weight").zero_()
@@ -226,6 +228,7 @@ def test_images_of_one_size_and_their_mirrors_are_averaged() -> None:
         engine(list(IMAGES), (288, 352), mirror=True)
 
 
+@pytest.mark.slow
 def test_other_arrays_are_refused() -> None:
     net = thin()
     engine = Int8Vgg(net, calibrate(net, CALIBRATION[:1]), 2)

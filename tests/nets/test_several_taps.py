@@ -63,6 +63,7 @@ def test_taps_in_one_ragged_pass(taps: Sequence[str], profile: str, mirror: bool
     assert all(same.values()), same
 
 
+@pytest.mark.slow
 def test_some_of_a_net_s_taps_and_then_others() -> None:
     """As for shards that some stores have and others lack: arenas are left as they happen to be."""
     images = pictures(SIZES)

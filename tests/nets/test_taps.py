@@ -129,6 +129,7 @@ def quick(*taps: str) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", quick(*QUICK))
 @torch.inference_mode()
 def test_the_dense_and_the_padded_form(tap: str) -> None:

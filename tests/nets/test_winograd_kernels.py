@@ -69,6 +69,7 @@ def expected(x: Tensor, weight: Tensor, bias: Tensor, pool: str, floor: float) -
     return y[0].permute(1, 2, 0)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(2, 23), st.integers(2, 23)), min_size=1, max_size=4),
     st.sampled_from([(8, 8, 3), (16, 5, 3), (24, 40, 3), (3, 8, 3), (6, 9, 1)]),

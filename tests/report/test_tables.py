@@ -551,6 +551,7 @@ def test_latex_is_balanced_and_escaped() -> None:
         assert latex_faults(damaged), damaged[-20:]
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_any_text_can_stand_in_every_format(text: str) -> None:
     tables = build_tables(named(a_result(), ablation("a", text)))

@@ -492,6 +492,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert digest(fill(tmp_path / "short", plan)) == quiet
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_is_a_clear_error_and_nothing_is_lost(tmp_path: Path) -> None:
     """The limit stands for a full disk: libhdf5 writing by itself would crash the process."""
     code = f"""

@@ -94,6 +94,7 @@ def test_a_missing_class_of_caltech_is_refused(here: CliRunner) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "note"),
     [
@@ -147,7 +148,7 @@ def test_where_val_measures_nothing_c_is_said_not_to_be_chosen(
     here: CliRunner, tiny_voc: Path
 ) -> None:
     for path in (tiny_voc / "ImageSets" / "Main").glob("*_val.txt"):
-        path.write_text("".join(f"{line.split()[0]} -1\n" for line in path.open()))
+        path.write_text("".join(f"{line.split()[0]} -1\n" for line in path.read_text().splitlines()))
     told = both(here, f"voc:{tiny_voc}", "--grid", "0.25,4").stdout
     assert "C by voc2007 on val: 0.25: –, 4: –" in told
     nearest = "note: No C could be chosen, since no class can be measured on val; it is 0.25."
@@ -172,6 +173,7 @@ def test_without_any_image_to_train_with_there_is_no_result(
 # --- a store with unreadable images -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_unreadable_images_of_a_store_are_counted_wherever_it_is_used(
     here: CliRunner, tiny_voc: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_unreadable_images_of_a_store_are_counted_wherever_it_is_used(
     assert "note: 2 images are unreadable" in few  # 20 is not among the first five of test
 
 
+@pytest.mark.slow
 def test_when_every_training_image_is_unreadable_there_is_no_result(
     here: CliRunner, tiny_voc: Path
 ) -> None:

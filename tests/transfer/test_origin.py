@@ -94,6 +94,7 @@ def test_no_path_of_the_machine_is_published(made: Made) -> None:
     assert "<image id=" in published(made)["page"]  # the pictures were found all the same
 
 
+@pytest.mark.slow
 def test_a_list_of_absolute_paths_is_published_by_their_names(tmp_path: Path) -> None:
     made = make(tmp_path / "secret", f"csv:{tmp_path / 'secret' / 'list.csv'}")
     for what, text in published(made).items():
@@ -128,6 +129,7 @@ def test_the_digest_of_the_images_is_that_of_those_that_are_used(made: Made) -> 
     assert store.manifest_sha256 != whole.manifest_sha256
 
 
+@pytest.mark.slow
 def test_weights_that_a_file_has_rounded_are_told(
     tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

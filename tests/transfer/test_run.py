@@ -238,6 +238,7 @@ def test_values_of_c_that_validation_cannot_tell_apart_are_named(
     assert result.splits[0].c == (1.0,)
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_resampled_test_images(tiny_voc: Path, machine: Machine) -> None:
     wanted = recipe(tiny_voc, seed=3)
     extract(wanted, machine, Watch())
@@ -299,6 +300,7 @@ def test_the_same_recipe_on_other_images_replaces_its_result(
     assert "is replaced: the same recipe, on other images" in caplog.text
 
 
+@pytest.mark.slow
 def test_on_error_raise_also_refuses_a_store_that_holds_an_unreadable_image(
     tiny_voc: Path, machine: Machine
 ) -> None:
@@ -342,6 +344,7 @@ def test_a_store_alone_serves_without_images(tiny_voc: Path, machine: Machine) -
     assert alone.result.means == with_images.result.means
 
 
+@pytest.mark.slow
 def test_a_store_of_other_settings_is_refused(tiny_voc: Path, machine: Machine) -> None:
     [path] = extract(recipe(tiny_voc), machine, Watch())
     asked = {"dataset": f"voc:{tiny_voc}", "models": ("vgg19-thin",), "mirror": False}
@@ -363,6 +366,7 @@ def test_late_fusion_stacks_the_nets(tiny_voc: Path, machine: Machine) -> None:
     assert [s.model for s in evaluation.result.stores] == ["vgg16-thin", "vgg19-thin"]
 
 
+@pytest.mark.slow
 def test_unreadable_images_leave_training_and_rank_last(tiny_voc: Path, machine: Machine) -> None:
     for number in (1, 2, 20):
         (tiny_voc / "JPEGImages" / f"{number:06d}.jpg").write_bytes(b"")
@@ -381,6 +385,7 @@ def test_unreadable_images_leave_training_and_rank_last(tiny_voc: Path, machine:
     assert all("000020" not in [e.id for e in c.best] for c in evaluation.result.classes)
 
 
+@pytest.mark.slow
 def test_a_class_without_positives_is_named_and_leaves_the_mean(
     tiny_voc: Path, machine: Machine
 ) -> None:
@@ -674,12 +679,14 @@ def test_a_stopped_run_resumes_and_ends_in_the_same_bytes(
     assert first < 48 <= sum(forwards)
 
 
+@pytest.mark.slow
 def test_the_search_stops_too(tiny_voc: Path, machine: Machine) -> None:
     extract(recipe(tiny_voc), machine, Watch())
     with pytest.raises(Interrupted, match="Nothing was written"):
         evaluate(recipe(tiny_voc), machine, Stopping(after=1))
 
 
+@pytest.mark.slow
 def test_a_plan_fixes_what_may_change_the_last_bits(tiny_voc: Path, machine: Machine) -> None:
     held = {}
     for precision in ("float32", "bfloat16"):

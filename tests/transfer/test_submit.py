@@ -188,6 +188,7 @@ def test_the_archive_has_every_score_to_the_last_bit(made: Made, tmp_path: Path)
         assert ["/".join(words[:-1]) for words in lines] == list(ids)
 
 
+@pytest.mark.slow
 def test_the_scores_are_formed_again_from_what_the_result_names(made: Made) -> None:
     again = scored_again(made.result, made.machine)
     run = made.evaluation.runs[0]

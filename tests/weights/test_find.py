@@ -232,6 +232,7 @@ def test_a_store_job_travels_to_another_process_and_loads_the_same(
     assert torch.equal(drawn.load()["fc7.weight"], random_tensors(THIN, 3)["fc7.weight"])
 
 
+@pytest.mark.slow
 def test_a_statement_that_changes_no_row_changes_no_identity(tmp_path: Path) -> None:
     """jcjohnson's layout says that conv1_1 reads BGR, caffe's as well; torchvision's does not."""
     caffe_v1(tmp_path / "caffe", THIN, random_tensors(THIN, 5))

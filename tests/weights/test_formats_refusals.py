@@ -302,6 +302,7 @@ def test_an_hdf5_file_of_something_else_is_refused(tmp_path: Path) -> None:
 # --- the other process ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_too_much_memory_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def verified(*names: str, code: int = 0) -> tuple[str, str]:
     return row["state"], line
 
 
+@pytest.mark.slow
 def test_what_is_absent_is_fetched_and_then_used(
     published: PublishedWeights, content: bytes, server: Server, tiny_voc: Path, tmp_path: Path
 ) -> None:
