@@ -148,7 +148,8 @@ def test_where_val_measures_nothing_c_is_said_not_to_be_chosen(
     here: CliRunner, tiny_voc: Path
 ) -> None:
     for path in (tiny_voc / "ImageSets" / "Main").glob("*_val.txt"):
-        path.write_text("".join(f"{line.split()[0]} -1\n" for line in path.read_text().splitlines()))
+        ids = [line.split()[0] for line in path.read_text().splitlines()]
+        path.write_text("".join(f"{i} -1\n" for i in ids))
     told = both(here, f"voc:{tiny_voc}", "--grid", "0.25,4").stdout
     assert "C by voc2007 on val: 0.25: –, 4: –" in told
     nearest = "note: No C could be chosen, since no class can be measured on val; it is 0.25."
