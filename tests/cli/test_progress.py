@@ -71,7 +71,10 @@ def test_bytes_are_told_in_megabytes(
     assert "MB/s" in screen.getvalue()
 
 
-def test_with_a_terminal_there_is_a_bar_with_rate_and_time_left() -> None:
+def test_with_a_terminal_there_is_a_bar_with_rate_and_time_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "vggfeat")  # as a command without --quiet sets it
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
     with TerminalWatch(console).step("extract", 10, "images") as advance:
