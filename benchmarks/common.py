@@ -45,7 +45,7 @@ def machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "processor": _processor(),
-        "blas": f"{found.library}, {found.kernel}",
+        "blas": f"{found.name}, {found.kernel}",
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "gpu": ", ".join(gpus) or None,

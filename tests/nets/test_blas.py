@@ -42,5 +42,5 @@ def test_a_variable_that_holds_blas_back_is_told() -> None:
     ],
 )
 def test_what_to_do(variables: dict[str, str], slower: bool, hold: str) -> None:
-    found = Blas(library="openblas 0.3", kernel="Zen", variables=variables, slower=slower)
+    found = Blas(name="openblas 0.3", kernel="Zen", variables=variables, slower=slower)
     assert found.hold == hold

@@ -72,7 +72,7 @@ def _processor() -> Finding:
 
 def _blas() -> Finding:
     found = blas()
-    detail = f"{found.library or 'none known'}, {found.kernel or 'kernel not told'}"
+    detail = f"{found.name or 'none known'}, {found.kernel or 'kernel not told'}"
     for name, value in found.variables.items():
         detail += f"; {name}={value} chooses in the place of the processor"
     if found.slower:

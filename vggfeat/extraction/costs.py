@@ -30,7 +30,8 @@ from vggfeat.watch import Watch
 _SAMPLED = 500  # images whose headers stand for all
 _USUAL_SIZE = (375, 500)  # H and W of an image that is not here yet; most of VOC have it
 _USUAL_CEIL = True  # pools of the authors' nets
-# Measured on 2 cores of a Zen 4: torch and the rest, then weights from a file or drawn.
+# Rough guesses: to load torch and the other libraries, then weights from a file or drawn, so that
+# those of VGG-16 take about the 4.8 s of docs/performance.md.
 _START_SECONDS = 3.0
 _START_SECONDS_PER_PARAMETER = 33e-9
 _BESIDES = 64  # bytes of a row beside its descriptors and norms: id, size, digest, status

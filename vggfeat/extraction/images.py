@@ -6,8 +6,9 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import PurePath
 from typing import BinaryIO, Literal, TypeVar
 
@@ -334,35 +335,41 @@ def _with_image(
 ) -> _T:
     """Open an image, check its size and hand it to `use`; any failure is an ImageReadError."""
     try:
-        return _used(item.source.open() if data is None else io.BytesIO(data), use)
-    except (MemoryError, ImageReadError):
-        raise
+        return _used(item.source.open if data is None else partial(io.BytesIO, data), use)
     except Image.DecompressionBombError:
         reason = f"its header claims more than {MAX_PIXELS // 10**6} megapixels"
         raise ImageReadError(item.id, reason) from None
-    except Exception as error:  # decoders raise nearly anything when the bytes are wrong
-        head = _head(item, data)
-        if may_have_less(head):
-            for less in without_metadata(read_bytes(item) if data is None else data):
-                try:
-                    result = _used(io.BytesIO(less), use)
-                except MemoryError:
-                    raise
-                except Exception:  # the first error is the one to tell
-                    continue
+    except _UndecodableError as first:
+        error = first.__cause__
+    head = _head(item, data)
+    if may_have_less(head):
+        for less in without_metadata(read_bytes(item) if data is None else data):
+            # what is wrong with the file itself is what is to be told
+            with suppress(_UndecodableError, Image.DecompressionBombError):
+                result = _used(partial(io.BytesIO, less), use)
                 note(remarks.METADATA, "")
                 return result
-        if isinstance(error, PIL.UnidentifiedImageError):
-            raise ImageReadError(item.id, why_no_image(head)) from None
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageReadError(item.id, reason) from error
+    if isinstance(error, PIL.UnidentifiedImageError):
+        raise ImageReadError(item.id, why_no_image(head)) from None
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    raise ImageReadError(item.id, reason) from error
 
 
-def _used(stream: BinaryIO, use: Callable[[Image.Image], _T]) -> _T:
-    with stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        return use(image)
+class _UndecodableError(Exception):
+    """Bytes are no image that can be read; the cause says why."""
+
+
+def _used(opened: Callable[[], BinaryIO], use: Callable[[Image.Image], _T]) -> _T:
+    """Open an image, check its size and hand it to `use`."""
+    try:
+        with opened() as stream, Image.open(stream, formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return use(image)
+    except (MemoryError, ImageReadError, Image.DecompressionBombError):
+        raise
+    except Exception as error:  # decoders raise nearly anything when the bytes are wrong
+        raise _UndecodableError from error
 
 
 def _head(item: Item, data: bytes | None) -> bytes:

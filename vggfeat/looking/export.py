@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from vggfeat.errors import InputError
 from vggfeat.files.publish import make_folder, publishing
-from vggfeat.looking.view import READ_AT_ONCE, Classes, View
+from vggfeat.looking.view import READ_AT_ONCE, STOPPED, Classes, View
 from vggfeat.transfer.samples import fused
 from vggfeat.watch import Watch
 
 _JOINT = "|"  # between the classes of an image, as in a list of images
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # in an archive: the same store gives the same bytes
 _ROUND_TRIP = "%.9g"  # digits that give a float32 back
-_STOPPED = "Nothing was written; run the same command again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ class Exported:
                 where = slice(start, start + len(rows.image_id))
                 yield where, fused([rows], self.view.recipe) if self.joined else rows.descriptors
                 advance(len(rows.image_id))
-                self.watch.check(_STOPPED)
+                self.watch.check(STOPPED)
 
     def _labels(self, classes: Classes) -> npt.NDArray[np.str_]:
         odd = sorted({name for names in classes.values() for name in names if _JOINT in name})

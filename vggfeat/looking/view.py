@@ -29,7 +29,7 @@ from vggfeat.watch import Watch
 _log = logging.getLogger(__name__)
 
 READ_AT_ONCE = 512  # rows of a store: what a look needs of memory, however many it has
-_STOPPED = "Nothing was written; run the same command again."
+STOPPED = "Nothing was written; run the same command again."
 
 Classes = Mapping[str, tuple[str, ...]]
 
@@ -98,7 +98,7 @@ class View:
                 ids = self.store.ids[start : start + READ_AT_ONCE]
                 yield slice(start, start + len(ids)), self.rows(ids)
                 advance(len(ids))
-                watch.check(_STOPPED)
+                watch.check(STOPPED)
 
     def rows(self, ids: Sequence[str]) -> Descriptors:
         """Return the descriptors of some images, (m, D) float32, of norm 1."""

@@ -17,13 +17,13 @@ class Blas:
     """The library that numba's and SciPy's products go to.
 
     Attributes:
-        library: Its name and version; empty where it could not be told.
+        name: Its own, and its version; empty where it could not be told.
         kernel: What it calls the processor that it computes for.
         variables: Of `VARIABLES` those that are set, with their values.
         slower: Whether the processor has wider instructions than the kernel uses.
     """
 
-    library: str
+    name: str
     kernel: str
     variables: Mapping[str, str]
     slower: bool
@@ -47,11 +47,11 @@ def blas() -> Blas:
     loaded = [one for one in threadpool_info() if one["user_api"] == "blas"]
     own = [one for one in loaded if "scipy" in Path(one["filepath"]).parent.name] or loaded
     if not own:
-        return Blas(library="", kernel="", variables=variables, slower=False)
+        return Blas(name="", kernel="", variables=variables, slower=False)
     kernel = own[0].get("architecture") or ""
     slower = "AVX512" in capability and bool(kernel) and kernel not in _AVX512_KERNELS
     return Blas(
-        library=f"{own[0]['internal_api']} {own[0]['version']}",
+        name=f"{own[0]['internal_api']} {own[0]['version']}",
         kernel=kernel,
         variables=variables,
         slower=slower and own[0]["internal_api"] == "openblas",

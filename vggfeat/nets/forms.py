@@ -80,9 +80,8 @@ def _tell_of_blas() -> None:
     if found.hold:
         because = ", ".join(f"{name}={value}" for name, value in found.variables.items())
         _log.warning(
-            "float32 may be slower by a third than this processor allows: %s computes for %s (%s): "
-            "%s",
-            found.library,
+            "float32 may be slower than this processor allows: %s computes for %s (%s): %s",
+            found.name,
             found.kernel,
             because or "an old library",
             found.hold,
